@@ -1,0 +1,137 @@
+"""What a driver is: it says where a layer's files are. It knows nothing of tar, of records, or of names.
+
+A driver owns one directory, its *home* (`<graphroot>/<driver>`), and one for what need not outlive a reboot
+(`<runroot>/<driver>`). All methods but `probe` are called with the store's layer lock held as their docstrings say;
+`building` is not, so that a layer can be filled while others use the store.
+
+Life of a layer: `building` makes a place aside, the archive package fills `build.contents`, `build.publish()` moves it
+into place; without `publish` the end of the block throws it away. `remove` moves a layer aside into a trash directory,
+which is emptied after the locks are released.
+"""
+
+from __future__ import annotations
+
+from layerhold.values import Protocol, Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from layerhold.ids.mappings import IdMappings
+    from layerhold.tree.trash import TempDir
+
+# How a tree shows that a name of a lower layer is gone.
+ERASE = "erase"  # the name is simply not there: the tree is whole
+OVERLAY_MARKS = "overlay-marks"  # a 0/0 character device, or an opaque xattr on the directory
+
+
+class Features(Value):
+    """What a driver can do here."""
+
+    native_diff: bool = False
+    reflink: bool = False
+    volatile: bool = False
+    idmapped: bool = False
+
+
+class LayerSpec(Value):
+    """How a new layer is to be made."""
+
+    writable: bool = True
+    mappings: IdMappings | None = None
+    label: str = ""
+
+
+class MountOptions(Value):
+    """How a layer is to be mounted."""
+
+    label: str = ""
+    options: tuple[str, ...] = ()
+    read_only: bool = False
+    volatile: bool = False
+
+
+class Contents(Value):
+    """How to read or fill a layer's files.
+
+    `deletions` is ERASE or OVERLAY_MARKS. `lowers` is None for a whole tree; else the tree at `path` holds only the
+    changes over these directories, nearest first. `xattr_prefix` is the prefix of overlay's own attributes in it.
+    """
+
+    path: str
+    deletions: str = ERASE
+    lowers: tuple[str, ...] | None = None
+    xattr_prefix: str = "trusted.overlay."
+
+
+class Build(Protocol):
+    """A layer in the making, aside. `publish` moves it into its place (the layers lock is held exclusively)."""
+
+    contents: Contents
+
+    def publish(self) -> None:
+        """Move the layer into its place; what is not published is thrown away at the end of the block."""
+
+
+class Refusal(Value):
+    """Why a driver cannot be used here: `sentence` as the Go program says it, `kind` the exception to raise."""
+
+    sentence: str
+    kind: type[Exception]
+
+
+class Driver(Protocol):
+    """Where the files of layers are. `id` is always a full layer ID that is safe as a file name."""
+
+    name: str
+    home: str
+    features: Features
+
+    def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
+        """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
+
+    def contents(self, id: str, *, against: str | None) -> AbstractContextManager[Contents]:
+        """Give the files of layer `id`: only the changes over layer `against` if the driver can, else the whole tree.
+
+        `against=None` asks for the whole tree, unless the layer has no parent (then its own directory is the whole).
+        """
+
+    def own_files(self, id: str) -> AbstractContextManager[Contents]:
+        """Give the directory that holds what was brought in with layer `id` itself, for reading tar-split contents."""
+
+    def filling(self, id: str) -> AbstractContextManager[Contents]:
+        """Give the directory into which a diff is applied to the existing layer `id` (lock held exclusively)."""
+
+    def mount(self, id: str, options: MountOptions) -> str:
+        """Mount layer `id`, or say where it is mounted already, and return the path (lock held exclusively)."""
+
+    def unmount(self, id: str) -> None:
+        """Undo `mount`; what is not mounted is left alone (lock held exclusively)."""
+
+    def is_mounted(self, id: str) -> bool:
+        """Tell whether the kernel has layer `id` mounted (always true for drivers that need no mount)."""
+
+    def trash(self) -> AbstractContextManager[TempDir]:
+        """Open a directory aside for `remove`; entered before the locks are taken, emptied at the end of the block."""
+
+    def remove(self, id: str, trash: TempDir) -> None:
+        """Move layer `id` into the trash; a layer that is not there is no error (lock held exclusively)."""
+
+    def exists(self, id: str) -> bool:
+        """Tell whether the driver has files of layer `id`."""
+
+    def ids(self) -> Iterator[str]:
+        """List the layers that the driver has files of."""
+
+    def describe(self) -> Sequence[tuple[str, str]]:
+        """Say what `status` shows of the driver: pairs of key and value, in the Go program's order."""
+
+    def locations(self, id: str) -> Mapping[str, str]:
+        """Say where layer `id` is: the Go program's metadata of a layer (UpperDir, LowerDir, ...)."""
+
+    def sweep(self) -> None:
+        """Remove what a crash left aside, and restore what only the driver can (lost links). Lock held exclusively."""
+
+    def shutdown(self) -> None:
+        """Undo what was set up for the whole home, such as its bind mount (storage lock held)."""
