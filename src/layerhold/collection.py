@@ -1,0 +1,280 @@
+"""What layers, images and containers share: look-up, names, metadata, big data.
+
+A `Collection` is one kind of item of a store; an `Item` is one of them, a snapshot of its record with the verbs. An item
+keeps the record it was made from: `refresh` looks again, and every method that changes something looks again by itself,
+under the lock, so an item that has gone meanwhile is an error and never a write to something else.
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.records import data as big_data
+from layerhold.records.intents import Intent, noted
+from layerhold.values import Generic, TypeVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, ClassVar, Self
+
+    from layerhold.errors import NotFound
+    from layerhold.records.model import Record
+    from layerhold.records.table import Editor, View
+    from layerhold.tables import AnyTables, Editors, Views
+
+    R = TypeVar("R", bound=Record)
+    I = TypeVar("I", bound="Item[Any]")  # noqa: E741
+else:
+    R = I = None
+
+
+class Collection(Generic[R, I]):
+    """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`."""
+
+    kind: ClassVar[str]
+    unknown: ClassVar[type[NotFound]]
+    item: Callable[[Any, R], I]
+
+    def __init__(self, tables: AnyTables, directory: str) -> None:
+        self._tables = tables
+        self.directory = directory
+
+    def view(self, views: Views) -> View[R]:
+        """Give this kind's table out of those that are held."""
+        return getattr(views, self.kind)  # type: ignore[no-any-return]
+
+    def editor(self, editors: Editors) -> Editor[R]:
+        """Give this kind's table, writable, out of those that are held."""
+        return getattr(editors, self.kind)  # type: ignore[no-any-return]
+
+    def get(self, ref: str) -> I | None:
+        """Give the item with the ID, unique ID prefix or name `ref`, or None."""
+        with self._tables.reading(self.kind) as views:
+            record = self._find(self.view(views), ref)
+        return None if record is None else self.item(self, record)
+
+    def __getitem__(self, ref: str) -> I:
+        found = self.get(ref)
+        if found is None:
+            raise self.unknown(ref)
+        return found
+
+    def __contains__(self, ref: object) -> bool:
+        return isinstance(ref, str) and self.get(ref) is not None
+
+    def __iter__(self) -> Iterator[I]:
+        with self._tables.reading(self.kind) as views:
+            records = list(self.view(views))
+        return iter([self.item(self, record) for record in records])
+
+    def __len__(self) -> int:
+        with self._tables.reading(self.kind) as views:
+            return len(self.view(views))
+
+    def required(self, view: View[R], ref: str) -> R:
+        """Find the record of `ref`, or raise what this kind raises for the unknown."""
+        record = self._find(view, ref)
+        if record is None:
+            raise self.unknown(ref)
+        return record
+
+    def _find(self, view: View[R], ref: str) -> R | None:
+        return view.find(ref)
+
+
+class Item(Generic[R]):
+    """One layer, image or container."""
+
+    def __init__(self, collection: Collection[R, Any], record: R) -> None:
+        self._collection = collection
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """The ID, mostly 64 hex digits."""
+        return self.record.id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, each of which belongs to one item of the kind only."""
+        return self.record.names
+
+    @property
+    def metadata(self) -> str:
+        """The text that whoever made the item attached to it."""
+        return self.record.metadata
+
+    @property
+    def flags(self) -> Mapping[str, object]:
+        """The flags, those that Layerhold does not know included."""
+        return self.record.flags
+
+    @property
+    def created(self) -> str:
+        """When it was made: RFC 3339, up to nanoseconds, as the store's file has it."""
+        return self.record.created
+
+    @property
+    def data(self) -> BigData[R]:
+        """The big data: named blobs beside the record."""
+        return BigData(self, self._collection)
+
+    def refresh(self) -> Self:
+        """Look at the store again. Raises NotFound if the item has gone."""
+        with self._collection._tables.reading(self._collection.kind) as views:
+            self.record = self._now(self._collection.view(views))
+        return self
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Give it just these names; each is taken from the item of the same kind that has it."""
+        self._change_names(lambda _now: names)
+
+    def add_names(self, names: Sequence[str]) -> None:
+        """Give it these names as well, before those that it has."""
+        self._change_names(lambda now: (*names, *now))
+
+    def remove_names(self, names: Sequence[str]) -> None:
+        """Take these names away; one that it does not have is no error."""
+        self._change_names(lambda now: [name for name in now if name not in names])
+
+    def set_metadata(self, metadata: str) -> None:
+        """Attach this text instead of what was attached before."""
+        with self.changing() as (editor, record):
+            self.record = record.replace(metadata=metadata)
+            editor.put(self.record)
+
+    def changing(self) -> _Changing[R]:
+        """Hold the exclusive lock of the kind, and give its editor and the record as it is now."""
+        return _Changing(self)
+
+    def _now(self, view: View[R]) -> R:
+        record = view.get(self.id)
+        if record is None:
+            raise self._collection.unknown(self.id)
+        return record
+
+    def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:
+        with self.changing() as (editor, record):
+            self.record = self._renamed(record, distinct(change(record.names)))
+            editor.put(self.record)
+
+    def _renamed(self, record: R, names: tuple[str, ...]) -> R:
+        return record.replace(names=names)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.record == other.record  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.id))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id[:12]}{''.join(f' {name}' for name in self.names[:1])}>"
+
+
+class _Changing(Generic[R]):
+    """The block in which an item's record is changed."""
+
+    def __init__(self, item: Item[R]) -> None:
+        self._item = item
+        self._tables = item._collection._tables.writing(item._collection.kind)
+
+    def __enter__(self) -> tuple[Editor[R], R]:
+        editor = self._item._collection.editor(self._tables.__enter__())
+        try:
+            return editor, self._item._now(editor)
+        except BaseException as error:
+            self._tables.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, *error: Any) -> None:  # noqa: ANN401
+        self._tables.__exit__(*error)
+
+
+class BigData(Generic[R]):
+    """The big data of one item: reads like a mapping from key to bytes; `set` writes.
+
+    Keys are non-empty texts. The files are `<directory>/<id>/<encoded key>` (records/data.py).
+    """
+
+    def __init__(self, item: Item[R], collection: Collection[R, Any]) -> None:
+        self._item = item
+        self._collection = collection
+
+    @property
+    def _directory(self) -> str:
+        return os.path.join(self._collection.directory, self._item.id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._item.record.big_data_names)
+
+    def __len__(self) -> int:
+        return len(self._item.record.big_data_names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._item.record.big_data_names
+
+    def __getitem__(self, key: str) -> bytes:
+        """Give the bytes. Raises BigDataUnknown, InvalidBigDataName."""
+        return big_data.read(self._directory, key)
+
+    def size(self, key: str) -> int:
+        """Give the size in bytes. Raises SizeUnknown."""
+        from layerhold.errors import SizeUnknown
+
+        sizes = getattr(self._item.record, "big_data_sizes", {})
+        if key not in sizes:
+            raise SizeUnknown(key)
+        return int(sizes[key])
+
+    def digest(self, key: str) -> str:
+        """Give the digest. Raises DigestUnknown."""
+        from layerhold.errors import DigestUnknown
+
+        digests = getattr(self._item.record, "big_data_digests", {})
+        if key not in digests:
+            raise DigestUnknown(key)
+        return str(digests[key])
+
+    def set(self, key: str, value: bytes) -> None:
+        """Store `value` under `key`: the file first, then its name, size and digest in the record.
+
+        Raises InvalidBigDataName, OSError.
+        """
+        big_data.file_name(key)
+        with (
+            self._item.changing() as (editor, record),
+            noted(self._collection.directory, Intent(id=record.id, keys=(key,))),
+        ):
+            big_data.write(self._directory, key, value)
+            self._item.record = with_data(record, {key: value})
+            if self._item.record != record:
+                editor.put(self._item.record)
+                editor.save()
+
+
+def with_data(record: R, data: Mapping[str, bytes]) -> R:
+    """Note names, and for images and containers sizes and digests too, of big data in a record."""
+    from layerhold.digests import sha256_of
+
+    names = (*record.big_data_names, *(key for key in data if key not in record.big_data_names))
+    if not hasattr(record, "big_data_sizes"):
+        return record.replace(big_data_names=names)
+    return record.replace(
+        big_data_names=names,
+        big_data_sizes={**record.big_data_sizes, **{key: len(value) for key, value in data.items()}},
+        big_data_digests={**record.big_data_digests, **{key: str(sha256_of(value)) for key, value in data.items()}},
+    )
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Drop what was there before, keeping the order."""
+    return tuple(dict.fromkeys(names))
+
+
+def new_id() -> str:
+    """Make a random ID: 64 hex digits, whose first 12 are never a decimal number (pkg/stringid of the Go library)."""
+    while True:
+        id = os.urandom(32).hex()
+        if not id[:12].isdecimal():
+            return id

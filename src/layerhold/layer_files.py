@@ -1,0 +1,83 @@
+"""The files of layers, wherever they are: the driver's, and those beside `layers.json`.
+
+    <graphroot>/<driver>/...                       the driver's
+    <graphroot>/<driver>-layers/<id>.tar-split.gz  how the layer's tar was put together
+    <graphroot>/<driver>-layers/<id>/              its big data
+    <graphroot>/<driver>-layers/tmp/               aside: lock-<n>, temp-dir-<n>/
+
+A layer goes in three steps: its record is saved as incomplete, its files are moved aside, the record is removed. The
+moves are renames, so the locks are held briefly; what was moved aside is deleted after they are released. A crash before
+the last step leaves an incomplete record, and the next writer takes the three steps again.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from layerhold.tree.trash import Aside
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from layerhold.drivers.base import Driver
+    from layerhold.records.model import LayerRecord
+    from layerhold.records.table import Editor
+    from layerhold.tree.trash import TempDir
+
+
+class Bins(Value):
+    """Where removed layers go until the locks are released: one bin a file system, since files are renamed into them."""
+
+    driver: TempDir
+    beside: TempDir
+
+
+class LayerFiles:
+    """Where the files of layers are, and how they go. `directory` is `<graphroot>/<driver>-layers`."""
+
+    def __init__(self, driver: Driver, directory: str) -> None:
+        self.driver = driver
+        self.directory = directory
+        self.aside = Aside(os.path.join(directory, "tmp"))
+
+    def split(self, id: str) -> str:
+        """Say where the tar-split file of layer `id` is."""
+        return os.path.join(self.directory, f"{id}.tar-split.gz")
+
+    def data(self, id: str) -> str:
+        """Say where the big data of layer `id` is."""
+        return os.path.join(self.directory, id)
+
+    @contextmanager
+    def bins(self) -> Iterator[Bins]:
+        """Open the bins; enter this before taking locks, so that emptying them happens after the locks are released."""
+        with self.driver.trash() as of_driver, self.aside.open() as beside:
+            yield Bins(driver=of_driver, beside=beside)
+
+    def remove(self, layers: Editor[LayerRecord], ids: Sequence[str], bins: Bins) -> None:
+        """Remove layers, records and files; the caller knows that nobody needs them. Children come before parents."""
+        for id in ids:
+            if (record := layers.get(id)) is not None:
+                layers.put(record.replace(flags={**record.flags, "incomplete": True}))
+        layers.save()
+        for id in ids:
+            self.driver.unmount(id)
+            self.driver.remove(id, bins.driver)
+            bins.beside.take(self.split(id))
+            bins.beside.take(self.data(id))
+            layers.remove(id)
+        layers.save()
+
+    def repair(self, layers: Editor[LayerRecord]) -> None:
+        """Remove the layers that a crash left half-made or half-removed."""
+        incomplete = [record.id for record in layers.incomplete()]
+        if incomplete:
+            with self.bins() as bins:
+                self.remove(layers, incomplete, bins)
+
+    def sweep(self) -> None:
+        """Remove what a crash left aside; each place has its own lock, so no lock of the store is needed."""
+        self.aside.sweep()

@@ -1,0 +1,386 @@
+"""Layers: made, filled, mounted, compared, written out.
+
+`create` with a diff works in three parts. Under the shared lock it is found out whether the layer may be made. Then,
+with no lock held, the driver makes a place aside and the tar stream is unpacked into it. Under the exclusive lock the
+same question is asked again (names may have been taken, the parent may have been deleted, or deleted and pulled again
+under the same ID), the record is saved as incomplete, the files are renamed into place, and the record is saved as
+complete. A crash leaves either nothing but a directory aside, or an incomplete record; both are swept.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+
+from layerhold import references
+from layerhold.collection import Collection, Item, distinct, new_id
+from layerhold.drivers.base import LayerSpec, MountOptions
+from layerhold.drivers.ids import check_id
+from layerhold.errors import DamagedLayer, DuplicateID, DuplicateName, LayerUnknown, ParentIsContainer
+from layerhold.records.model import LayerRecord, MountRecord, now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from layerhold.archive.apply import Applied
+    from layerhold.archive.changes import Change
+    from layerhold.archive.compress import Readable
+    from layerhold.drivers.base import Build, Contents, Driver
+    from layerhold.layer_files import LayerFiles
+    from layerhold.lock import LockFile
+    from layerhold.records.table import Editor, View
+    from layerhold.tables import AnyTables, Editors, Views
+
+
+class Layers(Collection["LayerRecord", "Layer"]):
+    """All layers of a store."""
+
+    kind = "layers"
+    unknown = LayerUnknown
+
+    def __init__(self, tables: AnyTables, files: LayerFiles, storage_lock: LockFile, *, squash: bool) -> None:
+        super().__init__(tables, files.directory)
+        self.files = files
+        self.driver: Driver = files.driver
+        self.storage_lock = storage_lock
+        self.squash = squash
+        self.item = Layer
+
+    def create(
+        self,
+        parent: Layer | str | None = None,
+        *,
+        id: str | None = None,
+        names: Sequence[str] = (),
+        metadata: str = "",
+        flags: Mapping[str, object] | None = None,
+        writable: bool = True,
+        label: str = "",
+        diff: Readable | None = None,
+        expect: str | None = None,
+    ) -> Layer:
+        """Make a layer over `parent`, filled from the tar stream `diff` if there is one.
+
+        `diff` is anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest
+        that the stream, as it comes or uncompressed, is to have. Raises LayerUnknown (the parent),
+        ParentIsContainer, DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch, NotPermitted, OSError;
+        then nothing is left of the layer.
+        """
+        wanted = LayerRecord(
+            id=new_id() if id is None else check_id(id),
+            names=distinct(names),
+            metadata=metadata,
+            flags=dict(flags or {}),
+            mount_label=label,
+            created=now(),
+        )
+        above = parent.id if isinstance(parent, Layer) else parent
+        with self._tables.reading("layers", "containers") as views:
+            base = self._plan(views, wanted, above)
+        wanted = wanted.replace(parent=base.id if base else "")
+        with ExitStack() as aside:
+            spec = LayerSpec(writable=writable, label=label)
+            build = aside.enter_context(self.driver.building(wanted.id, wanted.parent or None, spec))
+            split = None
+            if diff is not None:
+                split = aside.enter_context(self.files.aside.open()).place("split")
+                wanted = self._filled(wanted, self._apply(diff, build.contents, split, expect))
+            build.sync()
+            with self._tables.writing("layers", also_reading=("containers",)) as editors:
+                self.put(editors, wanted, base, build, split)
+        return Layer(self, wanted)
+
+    def put(
+        self, editors: Editors, wanted: LayerRecord, base: LayerRecord | None, build: Build, split: str | None = None
+    ) -> None:
+        """Put a layer that was built aside into the store. Raises as `create` does, if it may not be there any more."""
+        again = self._plan(editors, wanted, base.id if base else None)
+        if again is not None and base is not None and not _same(again, base):
+            raise LayerUnknown(base.id, f"parent {base.id} was made anew while the layer was unpacked")
+        with editors.layers.pending(wanted):
+            build.publish()
+            if split is not None:
+                os.rename(split, self.files.split(wanted.id))
+
+    def by_digest(self, digest: str) -> list[Layer]:
+        """Give the layers whose diff has this digest, as it came in or uncompressed."""
+        return [
+            layer for layer in self if digest in (layer.record.diff_digest, layer.record.compressed_diff_digest)
+        ]
+
+    def _plan(self, views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord | None:
+        """Find the parent, or raise why `wanted` may not be made."""
+        layers = views.layers
+        if wanted.id in layers:
+            raise DuplicateID()
+        for name in wanted.names:
+            if layers.by_name(name) is not None:
+                raise DuplicateName()
+        if not parent:
+            return None
+        base = self.required(layers, parent)
+        if references.container_of(views.containers, base.id) is not None:
+            raise ParentIsContainer()
+        return base
+
+    def _apply(self, diff: Readable, contents: Contents, split: str, expect: str | None) -> Applied:
+        from layerhold.archive.apply import apply
+
+        return apply(
+            diff,
+            contents.path,
+            deletions=contents.deletions,
+            xattr_prefix=contents.xattr_prefix,
+            mappings=None,
+            squash=self.squash,
+            split_path=split,
+            expect=expect,
+        )
+
+    @staticmethod
+    def _filled(record: LayerRecord, applied: Applied) -> LayerRecord:
+        return record.replace(
+            compressed_diff_digest=str(applied.compressed_digest),
+            compressed_size=applied.compressed_size,
+            diff_digest=str(applied.diff_digest),
+            diff_size=applied.diff_size,
+            compression=applied.compression,
+            uids=applied.uids,
+            gids=applied.gids,
+        )
+
+
+class Layer(Item["LayerRecord"]):
+    """One layer."""
+
+    _collection: Layers
+
+    @property
+    def parent_id(self) -> str:
+        """The ID of the layer below, or ""."""
+        return self.record.parent
+
+    @property
+    def parent(self) -> Layer | None:
+        """The layer below."""
+        return self._collection[self.record.parent] if self.record.parent else None
+
+    def apply(self, diff: Readable, *, expect: str | None = None) -> None:
+        """Unpack a tar stream over what the layer has, and keep its digests and its tar-split file as the layer's.
+
+        The layer changes as a whole or not at all; it is locked meanwhile. Raises as `Layers.create` does.
+        """
+        owner = self._collection
+        with ExitStack() as stack:
+            split = stack.enter_context(owner.files.aside.open()).place("split")
+            editor, record = stack.enter_context(self.changing())
+            build = stack.enter_context(owner.driver.rebuilding(self.id))
+            filled = owner._filled(record, owner._apply(diff, build.contents, split, expect))
+            build.sync()
+            build.publish()
+            os.rename(split, owner.files.split(self.id))
+            self.record = filled
+            editor.put(filled)
+
+    def changes(self, against: Layer | str | None = None) -> list[Change]:
+        """Say what differs from the parent, or from layer `against`, sorted by path. Raises LayerUnknown, OSError."""
+        from layerhold.archive import changes
+
+        with self._reading(against) as (_record, base, contents):
+            return list(changes.between(base, contents.path, **_how(contents)))
+
+    def diff_size(self, against: Layer | str | None = None) -> int:
+        """Say how many bytes the files have that differ from the parent, or from layer `against`."""
+        from layerhold.archive import changes
+
+        with self._reading(against) as (_record, base, contents):
+            return changes.diff_size(base, contents.path, **_how(contents))
+
+    @contextmanager
+    def diff(
+        self, against: Layer | str | None = None, *, compression: int | None = None, regenerate: bool = False
+    ) -> Iterator[BinaryIO]:
+        """Give the layer as a tar stream to read from, compressed as it came in unless `compression` says otherwise.
+
+        Byte for byte what was brought in, if it was and `against` is the parent; otherwise (or with `regenerate`)
+        written anew from the files. The layers are locked, for reading, until the block ends. Raises LayerUnknown,
+        DamagedLayer, OSError.
+        """
+        from layerhold.archive.compress import wrap
+        from layerhold.streams import as_file
+
+        with ExitStack() as stack:
+            views = stack.enter_context(self._collection._tables.reading("layers"))
+            record = self._now(views.layers)
+            how = record.compression if compression is None else compression
+            split = self._collection.files.split(self.id)
+            if not regenerate and self._is_parent(views.layers, record, against) and os.path.exists(split):
+                chunks = self._assembled(stack, record, split)
+            else:
+                chunks = self._generated(stack, views.layers, record, against)
+            with as_file(wrap(chunks, how)) as file:
+                yield file
+
+    def mount(self, *, label: str = "", options: Sequence[str] = (), read_only: bool = False) -> Mount:
+        """Mount the layer, or count one more use of its mount. Raises LayerUnknown, DriverError, OSError."""
+        owner = self._collection
+        with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
+            record = self._now(editors.layers)
+            mounted = editors.mounts.get(self.id)
+            wanted = MountOptions(label=label or record.mount_label, options=tuple(options), read_only=read_only)
+            path = owner.driver.mount(self.id, wanted)
+            count = mounted.count + 1 if mounted else 1
+            editors.mounts.put(MountRecord(id=self.id, path=path, count=count))
+        return Mount(self, path)
+
+    def unmount(self, *, force: bool = False) -> bool:
+        """Undo one `mount`, or all of them with `force`; tell whether the layer is still mounted."""
+        owner = self._collection
+        with owner._tables.writing("layers", "mounts") as editors:
+            self._now(editors.layers)
+            mounted = editors.mounts.get(self.id)
+            if mounted and mounted.count > 1 and not force:
+                editors.mounts.put(mounted.replace(count=mounted.count - 1))
+                return True
+            owner.driver.unmount(self.id)
+            if mounted:
+                editors.mounts.remove(self.id)
+        return False
+
+    @property
+    def mount_count(self) -> int:
+        """How many uses of its mount are counted."""
+        mounted = self._mounted()
+        return mounted.count if mounted else 0
+
+    @property
+    def mount_point(self) -> Path | None:
+        """Where it is mounted."""
+        from pathlib import Path
+
+        mounted = self._mounted()
+        return Path(mounted.path) if mounted else None
+
+    def delete(self) -> None:
+        """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError."""
+        owner = self._collection
+        with owner.files.bins() as bins, owner._tables.writing(
+            "layers", "mounts", also_reading=("images", "containers")
+        ) as editors:
+            self._now(editors.layers)
+            references.refuse_if_layer_needed(editors, self.id)
+            owner.files.remove(editors.layers, [self.id], bins)
+            editors.mounts.remove(self.id)
+
+    def _mounted(self) -> MountRecord | None:
+        with self._collection._tables.reading("layers", "mounts") as views:
+            self._now(views.layers)
+            return views.mounts.get(self.id)
+
+    @contextmanager
+    def _reading(self, against: Layer | str | None) -> Iterator[tuple[LayerRecord, str | None, Contents]]:
+        with ExitStack() as stack:
+            views = stack.enter_context(self._collection._tables.reading("layers"))
+            record = self._now(views.layers)
+            base, contents = self._compared(stack, views.layers, record, against)
+            yield record, base, contents
+
+    def _compared(
+        self, stack: ExitStack, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None
+    ) -> tuple[str | None, Contents]:
+        """Open the tree of layer `against` (None if it is not needed), and what is to be compared with it."""
+        driver = self._collection.driver
+        other = self._reference(layers, record, against)
+        contents = stack.enter_context(driver.contents(record.id, against=other))
+        if other is None or contents.lowers is not None:
+            return None, contents
+        return stack.enter_context(driver.contents(other, against=None)).path, contents
+
+    @staticmethod
+    def _reference(layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> str | None:
+        """The ID of the layer to compare with: one that is not known stands for the parent, as in the Go library."""
+        if isinstance(against, Layer):
+            return against.id
+        found = layers.find(against) if against else None
+        return found.id if found else record.parent or None
+
+    def _is_parent(self, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> bool:
+        return self._reference(layers, record, against) == (record.parent or None)
+
+    def _assembled(self, stack: ExitStack, record: LayerRecord, split: str) -> Iterator[bytes]:
+        from layerhold.archive.split import assemble
+        from layerhold.tree.root import Root
+
+        own = stack.enter_context(self._collection.driver.own_files(record.id))
+        root = stack.enter_context(Root(own.path))
+        return _counted(assemble(split, root.open_file), record)
+
+    def _generated(
+        self, stack: ExitStack, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None
+    ) -> Iterator[bytes]:
+        from layerhold.archive import changes, export
+
+        base, contents = self._compared(stack, layers, record, against)
+        whole = base is None
+        return export.tar(
+            contents.path,
+            changes=None if whole else changes.between(base, contents.path, **_how(contents)),
+            **_how(contents),
+        )
+
+
+class Mount:
+    """A mounted layer: a path (`os.fspath`, `/`), and a block at whose end it is unmounted."""
+
+    def __init__(self, layer: Layer, path: str) -> None:
+        self.layer = layer
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """Where the layer is mounted."""
+        from pathlib import Path
+
+        return Path(self._path)
+
+    def unmount(self) -> bool:
+        """Undo this mount; tell whether the layer is still mounted by others."""
+        return self.layer.unmount()
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def __str__(self) -> str:
+        return self._path
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_error: object) -> None:
+        self.unmount()
+
+
+def _same(one: LayerRecord, other: LayerRecord) -> bool:
+    """Tell whether two records are of one layer, not of two that were given the same ID one after the other."""
+    return (one.created, one.diff_digest, one.compressed_diff_digest) == (
+        other.created,
+        other.diff_digest,
+        other.compressed_diff_digest,
+    )
+
+
+def _how(contents: Contents) -> dict[str, object]:
+    return {"deletions": contents.deletions, "lowers": contents.lowers, "xattr_prefix": contents.xattr_prefix}
+
+
+def _counted(chunks: Iterator[bytes], record: LayerRecord) -> Iterator[bytes]:
+    """Pass the chunks on, and raise DamagedLayer if they are not as many bytes as the record says."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        yield chunk
+    if record.diff_digest and size != record.diff_size:
+        raise DamagedLayer(f"layer {record.id}: read {size} bytes instead of {record.diff_size} bytes")

@@ -1,0 +1,116 @@
+"""The four tables of a store, locked together.
+
+`reading` and `writing` take the locks of the tables that they are asked for, always in the order layers, images,
+containers, mounts, and give back their views and editors. This is the only place where more than one lock of a store is
+taken. A `Held` tables object stands for locks that are already held: it hands out the same views again, which is what
+makes `store.reading()` and `store.writing()` work with the very same collections.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+
+from layerhold.errors import LockOrder
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
+    from layerhold.records.table import Editor, Table, View
+
+ORDER = ("layers", "images", "containers", "mounts")
+
+
+class Views:
+    """The tables that were asked for, readable."""
+
+    layers: View[LayerRecord]
+    images: View[ImageRecord]
+    containers: View[ContainerRecord]
+    mounts: View[MountRecord]
+
+    def __getattr__(self, kind: str) -> object:
+        raise LockOrder(f"the {kind} of the store were not locked here")
+
+
+class Editors(Views):
+    """The tables that were asked for, writable (those asked for `also_reading` are views, whatever the type says)."""
+
+    layers: Editor[LayerRecord]
+    images: Editor[ImageRecord]
+    containers: Editor[ContainerRecord]
+    mounts: Editor[MountRecord]
+
+
+class Tables(Value):
+    """The tables of one store. `first_write` is called once, when the layers are first locked for writing."""
+
+    layers: Table[LayerRecord]
+    images: Table[ImageRecord]
+    containers: Table[ContainerRecord]
+    mounts: Table[MountRecord]
+    first_write: Callable[[Editor[LayerRecord]], None]
+
+    @contextmanager
+    def reading(self, *kinds: str) -> Iterator[Views]:
+        """Hold the shared locks of `kinds`, all fresh."""
+        views = Views()
+        with ExitStack() as stack:
+            for kind in ORDER:
+                if kind in kinds:
+                    setattr(views, kind, stack.enter_context(getattr(self, kind).reading()))
+            yield views
+
+    @contextmanager
+    def writing(self, *kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:
+        """Hold the exclusive locks of `kinds` and the shared ones of `also_reading`; saved if the block ends well."""
+        editors = Editors()
+        with ExitStack() as stack:
+            for kind in ORDER:
+                if kind in kinds:
+                    setattr(editors, kind, stack.enter_context(getattr(self, kind).writing()))
+                elif kind in also_reading:
+                    setattr(editors, kind, stack.enter_context(getattr(self, kind).reading()))
+                if kind == "layers" and kind in kinds:
+                    self.first_write(editors.layers)
+            yield editors
+
+
+class HeldForReading:
+    """Tables whose shared locks are held already."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    @contextmanager
+    def reading(self, *_kinds: str) -> Iterator[Views]:
+        """Give the views that are held."""
+        yield self._views
+
+    @contextmanager
+    def writing(self, *kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:  # noqa: ARG002
+        """Refuse: only shared locks are held."""
+        raise LockOrder("the store is held for reading here; use store.writing()")
+        yield
+
+
+class HeldForWriting:
+    """Tables whose exclusive locks are held already."""
+
+    def __init__(self, editors: Editors) -> None:
+        self._editors = editors
+
+    @contextmanager
+    def reading(self, *_kinds: str) -> Iterator[Views]:
+        """Give the editors that are held, to read from."""
+        yield self._editors
+
+    @contextmanager
+    def writing(self, *_kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:  # noqa: ARG002
+        """Give the editors that are held."""
+        yield self._editors
+
+
+AnyTables = Tables | HeldForReading | HeldForWriting
