@@ -271,10 +271,3 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Drop what was there before, keeping the order."""
     return tuple(dict.fromkeys(names))
 
-
-def new_id() -> str:
-    """Make a random ID: 64 hex digits, whose first 12 are never a decimal number (pkg/stringid of the Go library)."""
-    while True:
-        id = os.urandom(32).hex()
-        if not id[:12].isdecimal():
-            return id

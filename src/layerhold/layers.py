@@ -13,10 +13,10 @@ import os
 from contextlib import ExitStack, contextmanager
 
 from layerhold import references
-from layerhold.collection import Collection, Item, distinct, new_id
+from layerhold.collection import Collection, Item, distinct
 from layerhold.drivers.base import LayerSpec, MountOptions
-from layerhold.drivers.ids import check_id
 from layerhold.errors import DamagedLayer, DuplicateID, DuplicateName, LayerUnknown, ParentIsContainer
+from layerhold.identifiers import check_id, new_id
 from layerhold.records.model import LayerRecord, MountRecord, now
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
         then nothing is left of the layer.
         """
         wanted = LayerRecord(
-            id=new_id() if id is None else check_id(id),
+            id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
             names=distinct(names),
             metadata=metadata,
             flags=dict(flags or {}),

@@ -51,7 +51,7 @@ class Tables(Value):
     images: Table[ImageRecord]
     containers: Table[ContainerRecord]
     mounts: Table[MountRecord]
-    first_write: Callable[[Editor[LayerRecord]], None]
+    first_write: Callable[[], None]
 
     @contextmanager
     def reading(self, *kinds: str) -> Iterator[Views]:
@@ -74,7 +74,7 @@ class Tables(Value):
                 elif kind in also_reading:
                     setattr(editors, kind, stack.enter_context(getattr(self, kind).reading()))
                 if kind == "layers" and kind in kinds:
-                    self.first_write(editors.layers)
+                    self.first_write()
             yield editors
 
 

@@ -1,0 +1,185 @@
+"""Containers: a writable layer over an image, big data, and two directories for whoever runs it.
+
+    <graphroot>/<driver>-containers/<id>/            big data; `userdata/` is `directory`
+    <runroot>/<driver>-containers/<id>/userdata/     `run_directory`
+
+A container appears and goes together with its layer. The intent names the layer, so that a crash in between leaves
+neither a layer without its container nor, after the next writer, a container without its layer.
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold import references
+from layerhold.collection import Collection, Item, distinct, with_data
+from layerhold.drivers.base import LayerSpec
+from layerhold.errors import ContainerUnknown, DuplicateID, DuplicateName, ImageUnknown, LayerUnknown
+from layerhold.identifiers import check_id, new_id
+from layerhold.images import Image
+from layerhold.records import data as big_data
+from layerhold.records.intents import Intent, noted
+from layerhold.records.model import ContainerRecord, LayerRecord, now
+from layerhold.tree.files import disk_usage, make_dirs, remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from layerhold.layers import Layer, Layers
+    from layerhold.records.table import View
+    from layerhold.tables import AnyTables, Views
+
+
+class Containers(Collection["ContainerRecord", "Container"]):
+    """All containers of a store. `run_directory` is `<runroot>/<driver>-containers`."""
+
+    kind = "containers"
+    unknown = ContainerUnknown
+
+    def __init__(self, tables: AnyTables, directory: str, run_directory: str, layers: Layers) -> None:
+        super().__init__(tables, directory)
+        self.run_directory = run_directory
+        self.layers = layers
+        self.item = Container
+
+    def create(
+        self,
+        *,
+        image: Image | str | None = None,
+        id: str | None = None,
+        names: Sequence[str] = (),
+        metadata: str = "",
+        data: Mapping[str, bytes] | None = None,
+        flags: Mapping[str, object] | None = None,
+        mount_options: Sequence[str] = (),
+    ) -> Container:
+        """Make a container and its writable layer over the image's top layer (or over nothing).
+
+        Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, OSError.
+        """
+        data = data or {}
+        for key in data:
+            big_data.file_name(key)
+        wanted = ContainerRecord(
+            id=new_id() if id is None else check_id(id),
+            names=distinct(names),
+            metadata=metadata,
+            layer=new_id(),
+            created=now(),
+            flags=_flags(flags, mount_options),
+        )
+        wanted = with_data(wanted, data)
+        with self._tables.reading("layers", "images", "containers") as views:
+            source, base = self._plan(views, wanted, image)
+        wanted = wanted.replace(image=source)
+        layer = LayerRecord(id=wanted.layer, parent=base.id if base else "", created=wanted.created)
+        driver = self.layers.driver
+        with driver.building(layer.id, layer.parent or None, LayerSpec()) as build:
+            build.sync()
+            with self._tables.writing("layers", "containers", also_reading=("images",)) as editors:
+                self._plan(editors, wanted, image)
+                with noted(self.directory, Intent(id=wanted.id, layers=(layer.id,))):
+                    self.layers.put(editors, layer, base, build)
+                    for key, value in data.items():
+                        big_data.write(os.path.join(self.directory, wanted.id), key, value)
+                    editors.containers.put(wanted)
+                    editors.containers.save()
+        return Container(self, wanted)
+
+    def _find(self, view: View[ContainerRecord], ref: str) -> ContainerRecord | None:
+        """Find by ID or name, then by the ID of its layer, then by a unique ID prefix (containers.go: lookup)."""
+        exact = view.get(ref) or view.by_name(ref)
+        return exact or references.container_of(view, ref) or view.find(ref)
+
+    @staticmethod
+    def _plan(views: Views, wanted: ContainerRecord, image: Image | str | None) -> tuple[str, LayerRecord | None]:
+        """Find the ID of the image and its top layer, or raise why `wanted` may not be made."""
+        if wanted.id in views.containers:
+            raise DuplicateID()
+        for name in wanted.names:
+            if (holder := views.containers.by_name(name)) is not None:
+                raise DuplicateName(
+                    f'the container name "{name}" is already in use by {holder.id}. You have to remove that container '
+                    "to be able to reuse that name"
+                )
+        if not image:
+            return "", None
+        ref = image.id if isinstance(image, Image) else image
+        source = views.images.find(ref)
+        if source is None:
+            raise ImageUnknown(ref)
+        base = views.layers.get(source.layer) if source.layer else None
+        if base is None and source.layer:
+            raise LayerUnknown(source.layer)
+        return source.id, base
+
+
+class Container(Item["ContainerRecord"]):
+    """One container."""
+
+    _collection: Containers
+
+    @property
+    def image_id(self) -> str:
+        """The ID of the image it was made from, or ""."""
+        return self.record.image
+
+    @property
+    def layer_id(self) -> str:
+        """The ID of its own, writable layer."""
+        return self.record.layer
+
+    @property
+    def layer(self) -> Layer:
+        """Its own, writable layer."""
+        return self._collection.layers[self.record.layer]
+
+    @property
+    def directory(self) -> Path:
+        """A directory for files of whoever runs the container, kept until it is deleted; made if need be."""
+        return self._made(self._collection.directory)
+
+    @property
+    def run_directory(self) -> Path:
+        """The same for files that need not outlive a reboot."""
+        return self._made(self._collection.run_directory)
+
+    def size(self) -> int:
+        """Count the bytes that its layer changed, those of its big data, and those in its two directories."""
+        record = self.refresh().record
+        own = self.layer.diff_size() if record.layer else 0
+        homes = (self._collection.directory, self._collection.run_directory)
+        used = sum(disk_usage(os.path.join(home, record.id, "userdata")) for home in homes)
+        return own + used + sum(record.big_data_sizes.values())
+
+    def delete(self) -> None:
+        """Remove the container, its layer, its data and its directories. Raises ContainerUnknown, OSError."""
+        owner = self._collection
+        files = owner.layers.files
+        with files.bins() as bins, owner._tables.writing("layers", "containers", "mounts") as editors:
+            record = self._now(editors.containers)
+            with noted(owner.directory, Intent(id=record.id, layers=(record.layer,))):
+                editors.containers.remove(record.id)
+                editors.containers.save()
+                files.remove(editors.layers, [record.layer], bins)
+                editors.mounts.remove(record.layer)
+                for home in (owner.directory, owner.run_directory):
+                    remove_tree(os.path.join(home, record.id))
+
+    def _made(self, home: str) -> Path:
+        from pathlib import Path
+
+        self.refresh()
+        path = os.path.join(home, self.id, "userdata")
+        make_dirs(path)
+        return Path(path)
+
+
+def _flags(flags: Mapping[str, object] | None, mount_options: Sequence[str]) -> dict[str, object]:
+    """The flags that Go writes for every container; its labels are empty where SELinux is not in use."""
+    made: dict[str, object] = {"MountLabel": "", "ProcessLabel": "", **(flags or {})}
+    if mount_options:
+        made["MountOpts"] = list(mount_options)
+    return made

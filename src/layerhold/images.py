@@ -1,0 +1,185 @@
+"""Images: a name and big data (manifest, configuration, signatures) over a top layer.
+
+The data files of a new image are written before the one save of its record, since an image without its manifest makes
+`podman images` fail for the whole store. What is removed goes record first, then layers, then data. Both are noted as an
+intent, so that a crash in between is cleared up by the next writer (records/intents.py).
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold import references
+from layerhold.collection import Collection, Item, distinct, with_data
+from layerhold.errors import DuplicateID, DuplicateName, ImageUnknown, LayerUnknown
+from layerhold.identifiers import check_id, new_id
+from layerhold.layers import Layer
+from layerhold.records import data as big_data
+from layerhold.records.intents import Intent, noted
+from layerhold.records.model import ImageRecord, now
+from layerhold.tree.files import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from layerhold.layers import Layers
+    from layerhold.tables import AnyTables, Views
+
+
+class Images(Collection["ImageRecord", "Image"]):
+    """All images of a store."""
+
+    kind = "images"
+    unknown = ImageUnknown
+
+    def __init__(self, tables: AnyTables, directory: str, layers: Layers) -> None:
+        super().__init__(tables, directory)
+        self.layers = layers
+        self.item = Image
+
+    def create(
+        self,
+        *,
+        layer: Layer | str | None = None,
+        id: str | None = None,
+        names: Sequence[str] = (),
+        metadata: str = "",
+        digest: str = "",
+        data: Mapping[str, bytes] | None = None,
+        created: str | None = None,
+        flags: Mapping[str, object] | None = None,
+    ) -> Image:
+        """Make an image with top layer `layer` and the big data `data`.
+
+        What Podman lists and runs has the hex of its configuration's digest as ID, that digest (with `sha256:`) as the
+        key of the configuration, and `manifest` as the key of its OCI manifest. Raises LayerUnknown, DuplicateID,
+        DuplicateName, InvalidID, InvalidDigest, InvalidBigDataName, OSError.
+        """
+        data = data or {}
+        for key in data:
+            big_data.file_name(key)
+        wanted = ImageRecord(
+            id=new_id() if id is None else check_id(id),
+            digest=str(_valid(digest)),
+            names=distinct(names),
+            metadata=metadata,
+            created=created or now(),
+            flags=dict(flags or {}),
+        )
+        wanted = with_data(wanted, data)
+        if not wanted.digest:
+            wanted = wanted.replace(digest=_manifest_digest(wanted))
+        with self._tables.writing("images", also_reading=("layers",)) as editors:
+            wanted = wanted.replace(layer=self._plan(editors, wanted, layer))
+            with noted(self.directory, Intent(id=wanted.id)):
+                for key, value in data.items():
+                    big_data.write(os.path.join(self.directory, wanted.id), key, value)
+                editors.images.put(wanted)
+                editors.images.save()
+        return Image(self, wanted)
+
+    def by_digest(self, digest: str) -> list[Image]:
+        """Give the images that have a manifest with this digest."""
+        return [image for image in self if digest in image.digests]
+
+    @staticmethod
+    def _plan(views: Views, wanted: ImageRecord, layer: Layer | str | None) -> str:
+        """Find the ID of the top layer, or raise why `wanted` may not be made."""
+        top = ""
+        if layer is not None:
+            found = views.layers.find(layer.id if isinstance(layer, Layer) else layer)
+            if found is None:
+                raise LayerUnknown(layer.id if isinstance(layer, Layer) else layer)
+            top = found.id
+        if wanted.id in views.images:
+            raise DuplicateID(f'an image with ID "{wanted.id}" already exists')
+        for name in wanted.names:
+            if (holder := views.images.by_name(name)) is not None:
+                raise DuplicateName(f'image name "{name}" is already associated with image "{holder.id}"')
+        return top
+
+
+class Image(Item["ImageRecord"]):
+    """One image."""
+
+    _collection: Images
+
+    @property
+    def layer_id(self) -> str:
+        """The ID of the top layer, or "" for an image without layers."""
+        return self.record.layer
+
+    @property
+    def digest(self) -> str:
+        """The digest of its manifest, or ""."""
+        return self.record.digest
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all its manifests, the main one first."""
+        manifests = [
+            digest for key, digest in self.record.big_data_digests.items() if key.startswith("manifest") and digest
+        ]
+        return tuple(dict.fromkeys(filter(None, (self.record.digest, *manifests))))
+
+    def size(self) -> int:
+        """Count the bytes of its layers (uncompressed, as they came in) and of its big data."""
+        with self._collection._tables.reading("layers", "images") as views:
+            record = self._now(views.images)
+            chain: dict[str, int | None] = {}
+            for top in (record.layer, *record.mapped_layers):
+                self._measure_chain(views, top, chain)
+        total = sum(record.big_data_sizes.values())
+        for id, size in chain.items():
+            total += size if size is not None else self._collection.layers[id].diff_size()
+        return total
+
+    @staticmethod
+    def _measure_chain(views: Views, top: str, chain: dict[str, int | None]) -> None:
+        id = top
+        while id and id not in chain:
+            layer = views.layers.get(id)
+            if layer is None:
+                raise LayerUnknown(id, f'locating layer with ID "{id}"')
+            chain[id] = layer.diff_size if layer.diff_digest else None
+            id = layer.parent
+
+    def delete(self, *, with_layers: bool = True, commit: bool = True) -> list[str]:
+        """Remove the image, and `with_layers` those of its layers that nobody else needs; say which layers.
+
+        With `commit=False` nothing is removed. Raises ImageUsedByContainer, ImageUnknown, OSError.
+        """
+        owner = self._collection
+        files = owner.layers.files
+        with files.bins() as bins, owner._tables.writing(
+            "layers", "images", "mounts", also_reading=("containers",)
+        ) as editors:
+            record = self._now(editors.images)
+            references.refuse_if_image_needed(editors.containers, record.id)
+            going = references.only_for_image(editors, record) if with_layers else []
+            if commit:
+                with noted(owner.directory, Intent(id=record.id, layers=tuple(going))):
+                    editors.images.remove(record.id)
+                    editors.images.save()
+                    files.remove(editors.layers, going, bins)
+                    for id in going:
+                        editors.mounts.remove(id)
+                    remove_tree(os.path.join(owner.directory, record.id))
+        return going
+
+    def _renamed(self, record: ImageRecord, names: tuple[str, ...]) -> ImageRecord:
+        """Names that an image gets are remembered, newest first (names-history of the Go library)."""
+        return record.replace(names=names, names_history=distinct((*names, *record.names_history)))
+
+
+def _valid(digest: str) -> str:
+    if digest:
+        from layerhold.digests import Digest
+
+        return Digest.parse(digest)
+    return ""
+
+
+def _manifest_digest(record: ImageRecord) -> str:
+    return next((value for key, value in record.big_data_digests.items() if key.startswith("manifest")), "")

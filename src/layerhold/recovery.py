@@ -1,0 +1,79 @@
+"""After a crash: images and containers that were half-made, half-changed or half-removed.
+
+Each left a note (records/intents.py). Whoever holds the exclusive locks of all kinds knows that the note's writer is
+gone. An item whose record is there is kept, and the sizes and digests of the big data that was being written are taken
+afresh; one without a record goes, and with it the layers that were to come or go with it and that nobody else uses.
+Half-made layers are seen by their own flag, and taken away when the layers are next loaded (layer_files.py).
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold import references
+from layerhold.collection import with_data
+from layerhold.errors import BigDataUnknown
+from layerhold.records import data as big_data
+from layerhold.records.intents import left_over, settle
+from layerhold.tree.files import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerhold.containers import Containers
+    from layerhold.images import Images
+    from layerhold.layer_files import Bins, LayerFiles
+    from layerhold.records.intents import Intent
+    from layerhold.records.model import ContainerRecord, ImageRecord
+    from layerhold.records.table import Editor
+    from layerhold.tables import Editors, Tables
+
+
+def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Containers) -> None:
+    """Act on every note that a crash left; does nothing, and takes no lock, when there is none."""
+    if not (left_over(images.directory) or left_over(containers.directory)):
+        return
+    with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
+        for intent in left_over(containers.directory):
+            homes = (containers.directory, containers.run_directory)
+            _settle(editors, editors.containers, intent, homes, files, bins)
+        for intent in left_over(images.directory):
+            _settle(editors, editors.images, intent, (images.directory,), files, bins)
+
+
+def _settle(
+    editors: Editors,
+    kind: Editor[ImageRecord] | Editor[ContainerRecord],
+    intent: Intent,
+    homes: Sequence[str],
+    files: LayerFiles,
+    bins: Bins,
+) -> None:
+    record = kind.get(intent.id)
+    if record is not None:
+        _measure(kind, record, homes[0], intent.keys)
+    else:
+        files.remove(editors.layers, references.unneeded(editors, intent.layers), bins)
+        for home in homes:
+            remove_tree(os.path.join(home, intent.id))
+    settle(homes[0], intent)
+
+
+def _measure(
+    kind: Editor[ImageRecord] | Editor[ContainerRecord],
+    record: ImageRecord | ContainerRecord,
+    home: str,
+    keys: Sequence[str],
+) -> None:
+    """Take size and digest of the big data `keys` afresh; a key whose file never appeared is not noted."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = big_data.read(os.path.join(home, record.id), key)
+        except BigDataUnknown:
+            continue
+    measured = with_data(record, found)
+    if measured != record:
+        kind.put(measured)  # type: ignore[arg-type]
+        kind.save()

@@ -1,0 +1,262 @@
+"""A store: opened, looked into, changed.
+
+`Store.open` makes what is missing of
+
+    <graphroot>/storage.lock, <driver>/, <driver>-layers/, <driver>-images/, <driver>-containers/
+    <runroot>/<driver>-layers/, <driver>-containers/, <driver>-locks/
+
+chooses the driver under the storage lock, and clears up what a crash left. The collections do the work; what is here
+is what concerns several of them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from layerhold import lock, recovery, references
+from layerhold.config import Config
+from layerhold.containers import Containers
+from layerhold.errors import AmbiguousName, LayerUnknown, LayerUsedByContainer, NotFound
+from layerhold.images import Images
+from layerhold.layer_files import LayerFiles
+from layerhold.layers import Layer, Layers
+from layerhold.lock import LockFile
+from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
+from layerhold.records.table import Table
+from layerhold.tables import HeldForReading, HeldForWriting, Tables
+from layerhold.tree.files import make_dirs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from layerhold.containers import Container
+    from layerhold.drivers.base import Driver
+    from layerhold.images import Image
+    from layerhold.layers import Mount
+    from layerhold.tables import AnyTables
+
+VERSION = "0.1.0"
+
+
+class Store:
+    """One store, shared with whatever other program works on it.
+
+    `layers`, `images` and `containers` are its collections; `config` is what it was opened with, `driver` where the
+    files of its layers are.
+    """
+
+    def __init__(self, config: Config, files: LayerFiles, tables: AnyTables, storage_lock: LockFile) -> None:
+        self.config = config
+        self.driver = files.driver
+        self._files = files
+        self._tables = tables
+        self._storage_lock = storage_lock
+        name = self.driver.name
+        self.layers = Layers(tables, files, storage_lock, squash=self.driver.squash)
+        self.images = Images(tables, os.path.join(config.graphroot, f"{name}-images"), self.layers)
+        self.containers = Containers(
+            tables,
+            os.path.join(config.graphroot, f"{name}-containers"),
+            os.path.join(config.runroot, f"{name}-containers"),
+            self.layers,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        config: Config | None = None,
+        *,
+        graphroot: str | os.PathLike[str] | None = None,
+        runroot: str | os.PathLike[str] | None = None,
+        driver: str | None = None,
+        options: Sequence[str] | None = None,
+    ) -> Store:
+        """Open the store of `config`, or of these roots; with no argument, the one that Podman uses for this user.
+
+        What is missing is made. Raises BadConfig, DriverError, DamagedFile, NotPermitted, OSError.
+        """
+        if config is None:
+            config = Config.load(graphroot=graphroot, runroot=runroot, driver=driver, options=options)
+        make_dirs(config.runroot)
+        make_dirs(config.graphroot)
+        path = os.path.join(config.graphroot, "storage.lock")
+        storage_lock = LockFile(path, rank=lock.STORAGE, store=config.graphroot)
+        with storage_lock.exclusive():
+            from layerhold.drivers.choose import open_driver
+
+            found = open_driver(
+                config.driver or None,
+                graphroot=config.graphroot,
+                runroot=config.runroot,
+                options=config.options,
+                priority=config.driver_priority,
+            )
+            for root, kinds in (
+                (config.graphroot, ("layers", "images", "containers")),
+                (config.runroot, ("layers", "containers", "locks")),
+            ):
+                for kind in kinds:
+                    make_dirs(os.path.join(root, f"{found.name}-{kind}"))
+        files = LayerFiles(found, os.path.join(config.graphroot, f"{found.name}-layers"))
+        files.sweep()
+        tables = _tables(config, found, files)
+        store = cls(config, files, tables, storage_lock)
+        recovery.clear_up(tables, files, store.images, store.containers)
+        return store
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Nothing is held between two calls, so nothing is to be given back."""
+
+    @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """Hold the shared locks of all tables; the store that the block gets shows one moment."""
+        with self._tables.reading("layers", "images", "containers", "mounts") as views:
+            yield Store(self.config, self._files, HeldForReading(views), self._storage_lock)
+
+    @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """Hold the exclusive locks of all tables; what the block does through its store is one batch."""
+        with self._tables.writing("layers", "images", "containers", "mounts") as editors:
+            yield Store(self.config, self._files, HeldForWriting(editors), self._storage_lock)
+
+    def __getitem__(self, ref: str) -> Layer | Image | Container:
+        """Give the layer, image or container `ref`. Raises NotFound, AmbiguousName if items of two kinds match."""
+        found = self.find_all(ref)
+        if len(found) > 1:
+            kinds = ", ".join(type(item).__name__.lower() for item in found)
+            raise AmbiguousName(f'"{ref}" ({kinds})')
+        if not found:
+            raise NotFound(ref)
+        return found[0]
+
+    def __contains__(self, ref: object) -> bool:
+        return isinstance(ref, str) and bool(self.find_all(ref))
+
+    def find_all(self, ref: str) -> list[Layer | Image | Container]:
+        """Give every item that `ref` can mean: a layer, then an image, then a container."""
+        found = (self.layers.get(ref), self.images.get(ref), self.containers.get(ref))
+        return [item for item in found if item is not None]
+
+    def mount(self, ref: str, *, label: str = "", options: Sequence[str] = ()) -> Mount:
+        """Mount a container's layer, or a layer. Raises LayerUnknown, DriverError, OSError."""
+        container = self.containers.get(ref)
+        if container is None:
+            return self._mountable(ref).mount(label=label, options=options)
+        flags = container.record.flags
+        recorded = flags.get("MountOpts") or ()
+        own = [option for option in recorded if isinstance(option, str)] if isinstance(recorded, list | tuple) else []
+        return container.layer.mount(label=label or str(flags.get("MountLabel") or ""), options=options or own)
+
+    def unmount(self, ref: str, *, force: bool = False) -> bool:
+        """Undo one mount (or all, with `force`) of a container or layer; tell whether it is still mounted."""
+        return self._mountable(ref).unmount(force=force)
+
+    def mounted(self, ref: str) -> int:
+        """Count the uses of the mount of a container or layer."""
+        return self._mountable(ref).mount_count
+
+    def delete(self, ref: str) -> None:
+        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse."""
+        if (container := self.containers.get(ref)) is not None:
+            container.delete()
+        elif (image := self.images.get(ref)) is not None:
+            image.delete(with_layers=False)
+        elif (layer := self.layers.get(ref)) is not None:
+            layer.delete()
+        else:
+            raise LayerUnknown(ref)
+
+    def status(self) -> list[tuple[str, str]]:
+        """Say where the store is and what its driver can do: pairs of key and value."""
+        return [
+            ("Root", self.config.graphroot),
+            ("Run Root", self.config.runroot),
+            ("Driver Name", self.driver.name),
+            ("Driver Options", str(list(self.config.options))),
+            *self.driver.describe(),
+        ]
+
+    def version(self) -> list[tuple[str, str]]:
+        """Say which version of the library this is."""
+        return [("Version", VERSION)]
+
+    def wipe(self) -> None:
+        """Remove all containers, then all images, then all layers."""
+        for container in self.containers:
+            container.delete()
+        for image in self.images:
+            image.delete(with_layers=False)
+        with self.layers.files.bins() as bins, self._tables.writing(
+            "layers", "mounts", also_reading=("images", "containers")
+        ) as editors:
+            going = references.unneeded(editors, [layer.id for layer in editors.layers])
+            self.layers.files.remove(editors.layers, going, bins)
+            for id in going:
+                editors.mounts.remove(id)
+
+    def shutdown(self, *, force: bool = False) -> None:
+        """Undo what was set up for the driver's whole home.
+
+        Layers that are mounted are an error (LayerUsedByContainer, whose `by` has their IDs); with `force` they are
+        unmounted first, and the error tells of it all the same, as in the Go library.
+        """
+        with self._storage_lock.exclusive() as held:
+            with self._tables.writing("layers", "mounts") as editors:
+                mounted = tuple(mount.id for mount in editors.mounts)
+                if mounted and force:
+                    for id in mounted:
+                        self.driver.unmount(id)
+                        editors.mounts.remove(id)
+            if not mounted or force:
+                held.record_write()
+                self.driver.shutdown()
+        if mounted:
+            raise LayerUsedByContainer("a layer is mounted", by=mounted)
+
+    def _mountable(self, ref: str) -> Layer:
+        container = self.containers.get(ref)
+        return container.layer if container else self.layers[ref]
+
+
+def _tables(config: Config, driver: Driver, files: LayerFiles) -> Tables:
+    graph, run = f"{config.graphroot}/{driver.name}", f"{config.runroot}/{driver.name}"
+
+    def locked(path: str, rank: int) -> LockFile:
+        return LockFile(path, rank=rank, store=config.graphroot)
+
+    return Tables(
+        layers=Table(
+            LayerRecord,
+            locked(f"{graph}-layers/layers.lock", lock.LAYERS),
+            [f"{graph}-layers/layers.json", f"{graph}-layers/volatile-layers.json"],
+            repair=files.repair,
+        ),
+        images=Table(ImageRecord, locked(f"{graph}-images/images.lock", lock.IMAGES), [f"{graph}-images/images.json"]),
+        containers=Table(
+            ContainerRecord,
+            locked(f"{graph}-containers/containers.lock", lock.CONTAINERS),
+            [f"{graph}-containers/containers.json", f"{graph}-containers/volatile-containers.json"],
+        ),
+        mounts=Table(
+            MountRecord, locked(f"{run}-layers/mountpoints.lock", lock.MOUNTS), [f"{run}-layers/mountpoints.json"]
+        ),
+        first_write=_Once(driver.sweep),
+    )
+
+
+class _Once:
+    """Call something the first time only."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._done = False
+
+    def __call__(self) -> None:
+        if not self._done:
+            self._done = True
+            self._call()
