@@ -70,6 +70,9 @@ class Build(Protocol):
 
     contents: Contents
 
+    def sync(self) -> None:
+        """Make what was written durable, before any record speaks of it (no lock held)."""
+
     def publish(self) -> None:
         """Move the layer into its place; what is not published is thrown away at the end of the block."""
 
@@ -87,6 +90,8 @@ class Driver(Protocol):
     name: str
     home: str
     features: Features
+    reserved: frozenset[str]  # names in the home that no layer may have as its ID
+    squash: bool  # ignore_chown_errors: owners that cannot be set are left as they are
 
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
         """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
@@ -100,8 +105,11 @@ class Driver(Protocol):
     def own_files(self, id: str) -> AbstractContextManager[Contents]:
         """Give the directory that holds what was brought in with layer `id` itself, for reading tar-split contents."""
 
-    def filling(self, id: str) -> AbstractContextManager[Contents]:
-        """Give the directory into which a diff is applied to the existing layer `id` (lock held exclusively)."""
+    def rebuilding(self, id: str) -> AbstractContextManager[Build]:
+        """Make a copy aside of what layer `id` itself holds, to be changed; `publish` puts it in the old one's place.
+
+        Lock held exclusively.
+        """
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount layer `id`, or say where it is mounted already, and return the path (lock held exclusively)."""
