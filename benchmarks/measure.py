@@ -1,4 +1,4 @@
-"""One run of one command: wall time, processor time, peak memory, as the kernel counts them for the finished process."""
+"""One run of one command: wall time, processor time, peak memory, as the kernel counts them for a finished process."""
 
 from __future__ import annotations
 

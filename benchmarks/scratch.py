@@ -1,7 +1,7 @@
 """A new file system for each round.
 
 ext4 does not hand out a deleted inode again for minutes and looks through all such inodes at each creation: on a file
-system in use the order of the runs is measured, not the programs. So each run gets an ext4 of its own, in a sparse file.
+system in use the order of the runs is measured, not the programs. So each run gets an ext4 of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What layers, images and containers share: look-up, names, metadata, big data.
 
-A `Collection` is one kind of item of a store; an `Item` is one of them, a snapshot of its record with the verbs. An item
+A `Collection` is one kind of item of a store; an `Item` is one of them: a snapshot of its record, with the verbs. It
 keeps the record it was made from: `refresh` looks again, and every method that changes something looks again by itself,
 under the lock, so an item that has gone meanwhile is an error and never a write to something else.
 """
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from layerhold.tables import AnyTables, Editors, Views
 
     R = TypeVar("R", bound=Record)
-    I = TypeVar("I", bound="Item[Any]")  # noqa: E741
+    T = TypeVar("T", bound="Item[Any]")
 else:
-    R = I = None
+    R = T = None
 
 
-class Collection(Generic[R, I]):
+class Collection(Generic[R, T]):
     """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`."""
 
     kind: ClassVar[str]
     unknown: ClassVar[type[NotFound]]
-    item: Callable[[Any, R], I]
+    item: Callable[[Any, R], T]
 
     def __init__(self, tables: AnyTables, directory: str) -> None:
         self._tables = tables
@@ -48,13 +48,13 @@ class Collection(Generic[R, I]):
         """Give this kind's table, writable, out of those that are held."""
         return getattr(editors, self.kind)  # type: ignore[no-any-return]
 
-    def get(self, ref: str) -> I | None:
+    def get(self, ref: str) -> T | None:
         """Give the item with the ID, unique ID prefix or name `ref`, or None."""
         with self._tables.reading(self.kind) as views:
             record = self._find(self.view(views), ref)
         return None if record is None else self.item(self, record)
 
-    def __getitem__(self, ref: str) -> I:
+    def __getitem__(self, ref: str) -> T:
         found = self.get(ref)
         if found is None:
             raise self.unknown(ref)
@@ -63,7 +63,7 @@ class Collection(Generic[R, I]):
     def __contains__(self, ref: object) -> bool:
         return isinstance(ref, str) and self.get(ref) is not None
 
-    def __iter__(self) -> Iterator[I]:
+    def __iter__(self) -> Iterator[T]:
         with self._tables.reading(self.kind) as views:
             records = list(self.view(views))
         return iter([self.item(self, record) for record in records])
@@ -270,4 +270,3 @@ def with_data(record: R, data: Mapping[str, bytes]) -> R:
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Drop what was there before, keeping the order."""
     return tuple(dict.fromkeys(names))
-

@@ -8,8 +8,8 @@ is read, and only it (config-and-cli.md of containers/storage, `types/options.go
     /etc/containers/storage.conf
     /usr/share/containers/storage.conf
 
-`STORAGE_DRIVER` replaces the driver, `STORAGE_OPTS` (a comma list) the driver options. An ordinary user is not given the
-roots of a system file that he cannot write (Debian ships one that names root's): they are passed over, with a note.
+`STORAGE_DRIVER` replaces the driver, `STORAGE_OPTS` (a comma list) the driver options. An ordinary user is not given
+the roots of a system file that he cannot write (Debian ships one that names root's): they are passed over, with a note.
 """
 
 from __future__ import annotations

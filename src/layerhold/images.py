@@ -1,8 +1,8 @@
 """Images: a name and big data (manifest, configuration, signatures) over a top layer.
 
 The data files of a new image are written before the one save of its record, since an image without its manifest makes
-`podman images` fail for the whole store. What is removed goes record first, then layers, then data. Both are noted as an
-intent, so that a crash in between is cleared up by the next writer (records/intents.py).
+`podman images` fail for the whole store. What is removed goes record first, then layers, then data. Both are noted as
+an intent, so that a crash in between is cleared up by the next writer (records/intents.py).
 """
 
 from __future__ import annotations
@@ -152,9 +152,10 @@ class Image(Item["ImageRecord"]):
         """
         owner = self._collection
         files = owner.layers.files
-        with files.bins() as bins, owner._tables.writing(
-            "layers", "images", "mounts", also_reading=("containers",)
-        ) as editors:
+        with (
+            files.bins() as bins,
+            owner._tables.writing("layers", "images", "mounts", also_reading=("containers",)) as editors,
+        ):
             record = self._now(editors.images)
             references.refuse_if_image_needed(editors.containers, record.id)
             going = references.only_for_image(editors, record) if with_layers else []

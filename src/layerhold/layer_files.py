@@ -6,8 +6,8 @@
     <graphroot>/<driver>-layers/tmp/               aside: lock-<n>, temp-dir-<n>/
 
 A layer goes in three steps: its record is saved as incomplete, its files are moved aside, the record is removed. The
-moves are renames, so the locks are held briefly; what was moved aside is deleted after they are released. A crash before
-the last step leaves an incomplete record, and the next writer takes the three steps again.
+moves are renames, so the locks are held briefly; what was moved aside is deleted after they are released. A crash
+before the last step leaves an incomplete record, and the next writer takes the three steps again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Bins(Value):
-    """Where removed layers go until the locks are released: one bin a file system, since files are renamed into them."""
+    """Where removed layers go until the locks are released: one for each file system, since they are renamed."""
 
     driver: TempDir
     beside: TempDir

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Build, Contents, Driver
     from layerhold.layer_files import LayerFiles
     from layerhold.lock import LockFile
-    from layerhold.records.table import Editor, View
+    from layerhold.records.table import View
     from layerhold.tables import AnyTables, Editors, Views
 
 
@@ -107,9 +107,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
 
     def by_digest(self, digest: str) -> list[Layer]:
         """Give the layers whose diff has this digest, as it came in or uncompressed."""
-        return [
-            layer for layer in self if digest in (layer.record.diff_digest, layer.record.compressed_diff_digest)
-        ]
+        return [layer for layer in self if digest in (layer.record.diff_digest, layer.record.compressed_diff_digest)]
 
     def _plan(self, views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord | None:
         """Find the parent, or raise why `wanted` may not be made."""
@@ -267,9 +265,10 @@ class Layer(Item["LayerRecord"]):
     def delete(self) -> None:
         """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError."""
         owner = self._collection
-        with owner.files.bins() as bins, owner._tables.writing(
-            "layers", "mounts", also_reading=("images", "containers")
-        ) as editors:
+        with (
+            owner.files.bins() as bins,
+            owner._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
+        ):
             self._now(editors.layers)
             references.refuse_if_layer_needed(editors, self.id)
             owner.files.remove(editors.layers, [self.id], bins)

@@ -19,15 +19,17 @@ from layerhold.tree.files import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from layerhold.containers import Containers
     from layerhold.images import Images
-    from layerhold.layer_files import Bins, LayerFiles
+    from layerhold.layer_files import LayerFiles
     from layerhold.records.intents import Intent
     from layerhold.records.model import ContainerRecord, ImageRecord
     from layerhold.records.table import Editor
-    from layerhold.tables import Editors, Tables
+    from layerhold.tables import Tables
+
+    Items = Editor[ImageRecord] | Editor[ContainerRecord]
 
 
 def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Containers) -> None:
@@ -35,37 +37,28 @@ def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Cont
     if not (left_over(images.directory) or left_over(containers.directory)):
         return
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
+
+        def remove(layers: Sequence[str]) -> None:
+            files.remove(editors.layers, references.unneeded(editors, layers), bins)
+
         for intent in left_over(containers.directory):
-            homes = (containers.directory, containers.run_directory)
-            _settle(editors, editors.containers, intent, homes, files, bins)
+            _settle(editors.containers, intent, (containers.directory, containers.run_directory), remove)
         for intent in left_over(images.directory):
-            _settle(editors, editors.images, intent, (images.directory,), files, bins)
+            _settle(editors.images, intent, (images.directory,), remove)
 
 
-def _settle(
-    editors: Editors,
-    kind: Editor[ImageRecord] | Editor[ContainerRecord],
-    intent: Intent,
-    homes: Sequence[str],
-    files: LayerFiles,
-    bins: Bins,
-) -> None:
+def _settle(kind: Items, intent: Intent, homes: Sequence[str], remove: Callable[[Sequence[str]], None]) -> None:
     record = kind.get(intent.id)
     if record is not None:
         _measure(kind, record, homes[0], intent.keys)
     else:
-        files.remove(editors.layers, references.unneeded(editors, intent.layers), bins)
+        remove(intent.layers)
         for home in homes:
             remove_tree(os.path.join(home, intent.id))
     settle(homes[0], intent)
 
 
-def _measure(
-    kind: Editor[ImageRecord] | Editor[ContainerRecord],
-    record: ImageRecord | ContainerRecord,
-    home: str,
-    keys: Sequence[str],
-) -> None:
+def _measure(kind: Items, record: ImageRecord | ContainerRecord, home: str, keys: Sequence[str]) -> None:
     """Take size and digest of the big data `keys` afresh; a key whose file never appeared is not noted."""
     found = {}
     for key in keys:

@@ -191,9 +191,10 @@ class Store:
             container.delete()
         for image in self.images:
             image.delete(with_layers=False)
-        with self.layers.files.bins() as bins, self._tables.writing(
-            "layers", "mounts", also_reading=("images", "containers")
-        ) as editors:
+        with (
+            self.layers.files.bins() as bins,
+            self._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
+        ):
             going = references.unneeded(editors, [layer.id for layer in editors.layers])
             self.layers.files.remove(editors.layers, going, bins)
             for id in going:

@@ -16,23 +16,24 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, dataclass_transform
 else:
 
     class Generic:
         """Stands in for `typing.Generic`: a class that can be subscripted."""
 
-        def __class_getitem__(cls, _item):  # noqa: ANN001, ANN206
+        def __class_getitem__(cls, _item: object) -> type:
             return cls
 
     class Protocol(Generic):
         """Stands in for `typing.Protocol`: structure is checked by mypy alone."""
 
-    def TypeVar(name, **_kwargs):  # noqa: ANN001, ANN003, ANN201, N802
+    def TypeVar(name: str, **_options: object) -> str:  # noqa: N802
         """Stand in for `typing.TypeVar`."""
         return name
 
-    def dataclass_transform(**_kwargs):  # noqa: ANN003, ANN201
+    def dataclass_transform(**_options: object) -> Callable[[type], type]:
         """Stand in for `typing.dataclass_transform`."""
         return lambda cls: cls
 
@@ -54,7 +55,7 @@ class Value:
         super().__init_subclass__(**kwargs)
         own = {
             name: cls.__dict__.get(name, _MISSING)
-            for name, kind in cls.__dict__.get("__annotations__", {}).items()
+            for name, kind in cls.__dict__.get("__annotations__", {}).items()  # noqa: RUF063 - inspect costs 10 ms
             if not (name.startswith("_") or str(kind).startswith("ClassVar"))
         }
         cls._fields = (*cls._fields, *(name for name in own if name not in cls._fields))
