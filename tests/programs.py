@@ -70,7 +70,7 @@ def mirror() -> str:
     """The address of the Debian mirror that this machine's apt uses."""
     if not shutil.which("apt-get"):
         raise Unavailable("the Go programs come from Debian: this machine has no apt-get")
-    answer = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(CREATED_BY)")
+    answer = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(CREATED_BY)")
     suites = {"bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable"}
     for line in answer.splitlines():
         address, release, component, kind = (line.split() + [""] * 4)[:4]
@@ -104,10 +104,10 @@ def _download(suite: str, packages: Sequence[str], into: Path) -> None:
             "Acquire::Languages=none",
         ]
         apt = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
-        _run(*apt, "update")
-        _run(*apt, "download", *packages, cwd=state / "debs")
+        run(*apt, "update")
+        run(*apt, "download", *packages, cwd=state / "debs")
         for deb in sorted((state / "debs").glob("*.deb")):
-            _run("dpkg-deb", "-x", str(deb), str(into))
+            run("dpkg-deb", "-x", str(deb), str(into))
 
 
 @functools.cache
@@ -115,7 +115,9 @@ def _patchelf() -> str:
     """The patchelf of this machine, or one of Debian's for the machine's own release."""
     if found := shutil.which("patchelf"):
         return found
-    return str(_made("patchelf", lambda place, _: _download("bookworm", ("patchelf",), place)) / "usr/bin/patchelf")
+    return str(
+        made(PROGRAMS / "patchelf", lambda place, _: _download("bookworm", ("patchelf",), place)) / "usr/bin/patchelf"
+    )
 
 
 # -- made once
@@ -137,21 +139,20 @@ def _is_made(final: Path) -> bool:
         return False
 
 
-def _made(name: str, make: Callable[[Path, Path], None]) -> Path:
-    """The folder `name`, made by `make(place, final)` if it is not there yet, whole or not at all.
+def made(final: Path, make: Callable[[Path, Path], None]) -> Path:
+    """The folder `final`, made by `make(place, final)` if it is not there yet, whole or not at all.
 
     The stamp holds the folder's own path: the programs in it are bound to it, so a moved checkout fetches anew.
     """
-    final = PROGRAMS / name
     if _is_made(final):
         return final
     try:
-        with locked(PROGRAMS / f"{name}.lock"):
+        with locked(final.with_name(f"{final.name}.lock")):
             if _is_made(final):
                 return final
-            for old in (final, *PROGRAMS.glob(f"{name}.tmp-*")):
+            for old in (final, *final.parent.glob(f"{final.name}.tmp-*")):
                 shutil.rmtree(old, ignore_errors=True)
-            place = Path(tempfile.mkdtemp(prefix=f"{name}.tmp-", dir=PROGRAMS))
+            place = Path(tempfile.mkdtemp(prefix=f"{final.name}.tmp-", dir=final.parent))
             place.chmod(0o755)
             make(place, final)
             (place / ".made").write_text(f"{_RECIPE} {final}")
@@ -161,7 +162,7 @@ def _made(name: str, make: Callable[[Path, Path], None]) -> Path:
         raise Unavailable(f"cannot make {final}: {error}") from error
 
 
-def _run(*command: str, cwd: Path | None = None) -> str:
+def run(*command: str, cwd: Path | None = None) -> str:
     """Run a command of the fetching itself; its failure is a reason to skip."""
     try:
         done = subprocess.run(
@@ -182,7 +183,9 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 def storage(version: str = NEWEST) -> str:
     """The path of a Go `containers-storage` of version "1.24", "1.43" or "1.64", or `Unavailable`."""
     suite = SUITES[".".join(version.split(".")[:2])]
-    return str(_made(f"storage-{suite}", functools.partial(_make_storage, suite)) / "usr/bin/containers-storage")
+    return str(
+        made(PROGRAMS / f"storage-{suite}", functools.partial(_make_storage, suite)) / "usr/bin/containers-storage"
+    )
 
 
 def _make_storage(suite: str, place: Path, final: Path) -> None:
@@ -192,7 +195,7 @@ def _make_storage(suite: str, place: Path, final: Path) -> None:
     flags = ["--set-rpath", ":".join(str(final / folder) for folder in sorted(folders))]
     if loader := next(iter(sorted(place.glob("usr/lib/*/ld-linux-*.so.*"))), None):
         flags += ["--set-interpreter", str(final / loader.relative_to(place))]
-    _run(_patchelf(), *flags, str(program))
+    run(_patchelf(), *flags, str(program))
 
 
 # -- whole roots
@@ -204,11 +207,11 @@ def root(suite: str) -> Path:
     _need_root()
     if not shutil.which("mmdebstrap"):
         raise Unavailable("mmdebstrap is not installed (Debian: apt-get install mmdebstrap)")
-    return _made(f"root-{suite}", functools.partial(_make_root, suite))
+    return made(PROGRAMS / f"root-{suite}", functools.partial(_make_root, suite))
 
 
 def _make_root(suite: str, place: Path, final: Path) -> None:
-    _run(
+    run(
         "mmdebstrap",
         "--quiet",
         "--variant=apt",

@@ -1,0 +1,65 @@
+# Everything here makes its own environment (.venv) first. Nothing is installed outside this folder.
+
+RUN = .venv/bin/python
+# Two workers: the tests wait for programs and disks as much as they compute.
+WORKERS = 2
+SECONDS = 60
+ARGS =
+
+.PHONY: help test test-here test-others demo bench check format soak fuzz programs clean
+
+help:
+	@echo 'make demo    a tree of this machine goes in, runs as an image and a container, and comes back byte for byte'
+	@echo 'make test    all tests; ARGS="-k name" for some; the unit tests on every Python found'
+	@echo 'make check   format, lint and types only'
+	@echo 'make bench   the Go programs and ours, in turn, as ratios'
+	@echo 'make soak    the crash tests at every system call (long)'
+	@echo 'make fuzz    the property tests with fresh random input for SECONDS=60 each'
+
+.venv/.made: pyproject.toml tests/environment.sh
+	@sh tests/environment.sh make .venv any
+
+.venv-%/.made: pyproject.toml tests/environment.sh
+	@sh tests/environment.sh make .venv-$* $*
+
+# The full run comes last, so that what it left out stands at the end.
+test: .venv/.made test-others test-here
+
+test-here: .venv/.made
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-others: .venv/.made
+	@ours=$$($(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $$(sh tests/environment.sh pythons | cut -d' ' -f1); do \
+	  [ $$version = $$ours ] && continue; \
+	  $(MAKE) --no-print-directory .venv-$$version/.made || exit 1; \
+	  echo "Python $$version: unit and property tests"; \
+	  .venv-$$version/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/properties $(ARGS) || exit 1; \
+	done
+
+demo: .venv/.made
+	@$(RUN) demo/demo.py
+
+bench: .venv/.made
+	$(RUN) -m benchmarks $(ARGS)
+
+check: .venv/.made
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: .venv/.made
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+soak: .venv/.made
+	$(RUN) -m tests.crash.sweep --all
+
+fuzz: .venv/.made
+	FUZZ_SECONDS=$(SECONDS) $(RUN) -m pytest -n $(WORKERS) tests/properties $(ARGS)
+
+programs: .venv/.made
+	$(RUN) -m tests.programs
+
+clean:
+	rm -rf .venv .venv-* .work .mypy_cache .ruff_cache .pytest_cache .hypothesis
