@@ -1,0 +1,154 @@
+"""A layer's tar stream into a directory, in one pass.
+
+    stream ── compress: digests and sizes of both sides ── tar: entries ──┬── extract: files
+                                                                          └── split: how to put the tar together again
+
+The tar-split file holds headers and padding, and for each file its name, size and CRC. The content of what cannot be read
+back from a file as it was (sparse files, whiteouts and links with content) goes between the headers instead: readers
+take that, and the layer comes back byte for byte.
+
+Nothing is published here. When it fails, the directory and the tar-split file are half-made, and the caller, who made
+them aside, throws them away. The caller also syncs the directory; the tar-split file is synced here.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from layerhold.archive.compress import open_source
+from layerhold.archive.extract import Extractor
+from layerhold.archive.split import split_file
+from layerhold.archive.tar import TarReader
+from layerhold.archive.whiteouts import PREFIX
+from layerhold.errors import DigestMismatch, RefusedEntry
+from layerhold.tree.root import Root
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerhold.archive.compress import Readable, Source
+    from layerhold.archive.split import SplitWriter
+    from layerhold.archive.tar import Entry
+    from layerhold.digests import Digest
+    from layerhold.ids.mappings import IdMappings
+
+# They stand in the layer's record, so a hostile archive must not have one for each entry.
+_MAX_OWNERS = 1 << 16
+
+
+class Applied(Value):
+    """What came in: `left_out` counts devices and attributes that an ordinary user could not have."""
+
+    compression: int
+    compressed_digest: Digest
+    compressed_size: int
+    diff_digest: Digest
+    diff_size: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    content_size: int
+    left_out: int = 0
+
+
+def apply(
+    stream: Readable,
+    root_path: str,
+    *,
+    deletions: str,
+    xattr_prefix: str = "trusted.overlay.",
+    mappings: IdMappings | None = None,
+    squash: bool = False,
+    split_path: str | None = None,
+    expect: Digest | str | None = None,
+) -> Applied:
+    """Unpack `stream` into the directory `root_path`, and note in `split_path` how to make the tar again.
+
+    `expect` is the digest that the stream is to have, as it comes or uncompressed. Raises BadArchive, RefusedEntry,
+    NotPermitted, DigestMismatch, StorageError (an owner that is not mapped), OSError.
+    """
+    with (
+        _writing_split(split_path) as split,
+        open_source(stream) as source,
+        Root(root_path, filling=True) as root,
+        Extractor(root, deletions=deletions, xattr_prefix=xattr_prefix, mappings=mappings, squash=squash) as extractor,
+    ):
+        tally = _Tally()
+        _unpack(source, extractor, split, tally)
+    if expect is not None and expect not in (source.compressed_digest, source.diff_digest):
+        found = source.compressed_digest
+        raise DigestMismatch(f"expected {expect}, got {found}")
+    return Applied(
+        compression=source.compression,
+        compressed_digest=source.compressed_digest,
+        compressed_size=source.compressed_size,
+        diff_digest=source.diff_digest,
+        diff_size=source.diff_size,
+        uids=tuple(sorted(tally.uids)),
+        gids=tuple(sorted(tally.gids)),
+        content_size=tally.size,
+        left_out=extractor.left_out,
+    )
+
+
+class _Tally:
+    """The owners of entries, and the bytes of their files."""
+
+    def __init__(self) -> None:
+        self.uids: set[int] = set()
+        self.gids: set[int] = set()
+        self.size = 0
+
+    def count(self, entry: Entry) -> None:
+        self.size += entry.real_size
+        if entry.uid in self.uids and entry.gid in self.gids:
+            return
+        if entry.kind == b"g" or entry.path.rpartition(b"/")[2].startswith(PREFIX):
+            return
+        self.uids.add(entry.uid & 0xFFFFFFFF)
+        self.gids.add(entry.gid & 0xFFFFFFFF)
+        if len(self.uids) > _MAX_OWNERS or len(self.gids) > _MAX_OWNERS:
+            raise RefusedEntry(os.fsdecode(entry.name), f"the archive has more than {_MAX_OWNERS} different owners")
+
+
+def _unpack(source: Source, extractor: Extractor, split: SplitWriter | None, tally: _Tally) -> None:
+    reader = TarReader(source, header_sink=split.segment if split else None)
+    while (entry := reader.next()) is not None:
+        tally.count(entry)
+        if split is None or extractor.keeps(entry):
+            crc = extractor.add(entry, reader.content())
+            if split is not None:
+                split.file(entry.name, entry.size, crc)
+        else:
+            _unpack_odd(entry, reader, extractor, split)
+    reader.drain()
+
+
+def _unpack_odd(entry: Entry, reader: TarReader, extractor: Extractor, split: SplitWriter) -> None:
+    """Unpack what has no content, or content that only the tar-split file can give back."""
+    if entry.kind != b"g":  # two of those may have the same name, which the Go program's reader refuses
+        split.file(entry.name, 0, None)
+    if not entry.size:
+        extractor.add(entry, reader.content())
+        return
+    copied = _copied(reader.content(), split)
+    extractor.add(entry, copied)
+    for _ in copied:
+        pass
+
+
+def _copied(content: Iterator[memoryview], split: SplitWriter) -> Iterator[memoryview]:
+    for block in content:
+        split.segment(block)
+        yield block
+
+
+@contextmanager
+def _writing_split(path: str | None) -> Iterator[SplitWriter | None]:
+    if path is None:
+        yield None
+        return
+    with split_file(path) as split:
+        yield split

@@ -1,0 +1,462 @@
+"""A directory that operations cannot leave.
+
+Paths are `bytes`, relative to the directory, cleaned (no leading "/", no "." or empty component). The way to the last
+name is walked as a `chroot` would walk it: links inside are followed, absolute ones and ".." stop at the root. Then the
+operation acts on the last name, and never follows it. So whatever a tar contains, and whoever swaps a directory for a
+link meanwhile, nothing outside is touched.
+
+Entries of a tar are mostly in the same directory as the one before, so the last directory stays open. Only removing a
+directory or a link can change what a path means; then it is dropped.
+
+With `filling=True` directories keep their times though names are added to them: they are read on entering and set again
+on leaving. That gives each directory of a tar the times of its header, in whatever order the entries come, without a
+list of all directories in memory.
+
+Some calls take only paths (attributes, and modes of what cannot be opened). They go through `/proc/self/fd/N`, in this
+module alone; the name after N is not followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+
+from layerhold.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, Opener
+from layerhold.tree.unlocked import Unlocked, lacks_rights
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY
+_MAX_LINKS = 40  # as the kernel
+_MAX_RACES = 100
+
+_open_in_root = Opener(_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+class Root:
+    """The directory `path`, as a context manager; `filling` says that it is being filled from an archive."""
+
+    def __init__(self, path: str, *, filling: bool = False) -> None:
+        self._filling = filling
+        self._ordinary = os.geteuid() != 0
+        self._unlocked = Unlocked()
+        self._root = os.open(path, _DIRECTORY)
+        self._resolve = open_in_root if has_openat2(self._root) else walk
+        # The directory that is open: its path (None: none), its descriptor, and the times to set on leaving it.
+        self._at: bytes | None = None
+        self._fd = -1
+        self._times: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
+        try:
+            self.settle()
+        except OSError as error:
+            if failure is None:
+                raise
+            failure.add_note(f"then directories did not get their modes and times back: {error}")
+        finally:
+            os.close(self._root)
+
+    def settle(self) -> None:
+        """Leave the open directory and give all directories the times and modes that they are to have."""
+        self.leave()
+        self._unlocked.restore(self._chmod_if_there)
+
+    # --- the way to the last name
+
+    @contextmanager
+    def parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """Open the directory that `path` is in, and give its descriptor (until the next call) and the last name."""
+        yield self.at(path)
+
+    def at(self, path: bytes) -> tuple[int, bytes]:
+        """Give what `parent` gives; for calls that follow at once."""
+        directory, _, name = path.rpartition(b"/")
+        if directory != self._at:
+            self._enter(directory)
+        if name in (b"", b".", b".."):
+            raise OSError(errno.EINVAL, "no name of a file", os.fsdecode(path))
+        return self._fd, name
+
+    def _inside(self, directory: bytes) -> int:
+        """Give the descriptor of `directory`, links followed, until the next call."""
+        if directory != self._at:
+            self._enter(directory)
+        return self._fd
+
+    def leave(self) -> None:
+        """Close the directory that is open, and set its times again."""
+        if self._at is None:
+            return
+        try:
+            if self._times is not None:
+                os.utime(_by_number(self._fd), ns=self._times)
+        finally:
+            os.close(self._fd)
+            self._at, self._fd, self._times = None, -1, None
+
+    def _enter(self, directory: bytes) -> None:
+        self.leave()
+        fd = self._open_directory(directory)
+        try:
+            if self._filling:
+                info = os.fstat(fd)
+                self._times = (info.st_atime_ns, info.st_mtime_ns)
+                if self._ordinary and lacks_rights(info):
+                    self._unlock(fd, info)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._at, self._fd = directory, fd
+
+    def _open_directory(self, path: bytes) -> int:
+        if b"\0" in path:
+            raise OSError(errno.EINVAL, "NUL in a name", os.fsdecode(path))
+        try:
+            return self._resolve(self._root, path or b".")
+        except PermissionError:
+            if not self._ordinary:
+                raise
+        return walk(self._root, path, self._unlock_if_needed)
+
+    def _unlock_if_needed(self, fd: int) -> None:
+        info = os.fstat(fd)
+        if lacks_rights(info):
+            self._unlock(fd, info)
+
+    def _unlock(self, fd: int, info: os.stat_result) -> None:
+        """Give this user his rights on the directory `fd`, until `settle`."""
+        self._unlocked.add(self._true_path(fd), stat.S_IMODE(info.st_mode))
+        os.chmod(_by_number(fd), stat.S_IMODE(info.st_mode) | 0o700)
+
+    def _true_path(self, fd: int) -> bytes:
+        """Say where the directory `fd` is, without links."""
+        root, here = os.readlink(_by_number(self._root)), os.readlink(_by_number(fd))
+        return here.removeprefix(root).lstrip(b"/")
+
+    def _chmod_if_there(self, path: bytes, mode: int) -> None:
+        try:
+            fd = self._open_directory(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            os.chmod(_by_number(fd), mode)
+        finally:
+            os.close(fd)
+
+    # --- making
+
+    def make_parents(self, path: bytes, mode: int, owner: tuple[int, int] | None) -> None:
+        """Make the directories on the way to `path` that are missing. Raises FileExistsError at a dangling link."""
+        parts = path.split(b"/")[:-1]
+        for count in range(1, len(parts) + 1):
+            directory = b"/".join(parts[:count])
+            try:
+                os.close(self._open_directory(directory))
+            except FileNotFoundError:
+                self.mkdir(directory, mode)
+                if owner is not None:
+                    self.set_owner(directory, *owner)
+                self.set_mode(directory, mode)
+
+    def mkdir(self, path: bytes, mode: int = 0o755) -> None:
+        """Make a directory."""
+        at, name = self.at(path)
+        os.mkdir(name, mode, dir_fd=at)
+
+    def open_directory(self, path: bytes) -> int:
+        """Open the directory `path` (b"": the root), for calls on its descriptor that set its owner, mode and times."""
+        if not path or path == self._at:
+            self.leave()  # or leaving later would undo what the caller does
+        if not path:
+            return self._reopen_directory(b".", self._root)
+        at, name = self.at(path)
+        return self._reopen_directory(name, at)
+
+    def _reopen_directory(self, name: bytes, at: int) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        try:
+            return os.open(name, flags, dir_fd=at)
+        except PermissionError:
+            if not self._ordinary:
+                raise
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+        try:
+            self._unlock_if_needed(fd)
+        finally:
+            os.close(fd)
+        return os.open(name, flags, dir_fd=at)
+
+    def set_directory_mode(self, fd: int, mode: int) -> None:
+        """Set the mode of the directory that is open as `fd`; rights that its owner needs meanwhile go at `settle`."""
+        if self._ordinary and mode & 0o700 != 0o700:
+            self._unlocked.add(self._true_path(fd), mode)
+            mode |= 0o700
+        os.fchmod(fd, mode)
+
+    def create(self, path: bytes) -> int:
+        """Make a regular file that is not there yet, and return it open for writing, mode 0600."""
+        at, name = self.at(path)
+        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600, dir_fd=at)
+
+    def symlink(self, target: bytes, path: bytes) -> None:
+        """Make a symbolic link; `target` is stored as it is."""
+        at, name = self.at(path)
+        os.symlink(target, name, dir_fd=at)
+
+    def link(self, target: bytes, path: bytes) -> None:
+        """Make `path` another name of `target`, which is looked up inside the root; a link is linked itself."""
+        at, name = self.at(path)
+        directory, _, old = target.rpartition(b"/")
+        if directory == self._at:
+            os.link(old, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+            return
+        fd = self._open_directory(directory)
+        try:
+            os.link(old, name, src_dir_fd=fd, dst_dir_fd=at, follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def mknod(self, path: bytes, mode: int, device: int = 0) -> None:
+        """Make a device node or a FIFO; `mode` has the kind."""
+        at, name = self.at(path)
+        os.mknod(name, mode, device, dir_fd=at)
+
+    # --- owners, modes, times, attributes of what is there
+
+    def set_owner(self, path: bytes, uid: int, gid: int) -> None:
+        """Set the owner."""
+        at, name = self.at(path)
+        os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
+
+    def set_mode(self, path: bytes, mode: int) -> None:
+        """Set the mode; a symbolic link has none (OSError)."""
+        at, name = self.at(path)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
+        try:
+            os.chmod(_by_number(fd), mode)
+        finally:
+            os.close(fd)
+
+    def set_times(self, path: bytes, atime: int, mtime: int) -> None:
+        """Set the times, in nanoseconds."""
+        at, name = self.at(path)
+        os.utime(name, ns=(atime, mtime), dir_fd=at, follow_symlinks=False)
+
+    def set_xattr(self, path: bytes, key: bytes, value: bytes) -> None:
+        """Set an extended attribute (path b"": of the root)."""
+        os.setxattr(self._proc_path(path), key, value, follow_symlinks=not path)
+
+    def set_directory_xattr(self, path: bytes, key: bytes, value: bytes) -> None:
+        """Set an extended attribute of the directory `path`, which may be named through a link."""
+        os.setxattr(_by_number(self._inside(path)), key, value)
+
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
+        """Give the extended attributes (path b"": of the root)."""
+        place, follow = self._proc_path(path), not path
+        try:
+            keys = [os.fsencode(key) for key in os.listxattr(place, follow_symlinks=follow)]
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            return {}
+        return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
+
+    def remove_xattr(self, path: bytes, key: bytes) -> None:
+        """Remove an extended attribute."""
+        os.removexattr(self._proc_path(path), key, follow_symlinks=not path)
+
+    def _proc_path(self, path: bytes) -> bytes:
+        if not path:
+            return _by_number(self._root)
+        at, name = self.at(path)
+        return b"%b/%b" % (_by_number(at), name)
+
+    def lstat(self, path: bytes) -> os.stat_result:
+        """Give what is known of `path` itself (path b"": of the root)."""
+        if not path:
+            return os.fstat(self._root)
+        at, name = self.at(path)
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+
+    def is_empty(self) -> bool:
+        """Tell whether the root has no entries."""
+        fd = self.open_directory(b"")
+        try:
+            with os.scandir(fd) as names:
+                return next(names, None) is None
+        finally:
+            os.close(fd)
+
+    def open_file(self, path: bytes) -> int:
+        """Open the regular file `path` for reading. Raises OSError (EINVAL when it is something else)."""
+        at, name = self.at(path)
+        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(mode):  # opening a device or a FIFO has effects, so look first
+            raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            return os.open(name, flags, dir_fd=at)
+        except PermissionError:
+            if not self._ordinary:
+                raise
+        self.set_mode(path, stat.S_IMODE(mode) | 0o400)
+        try:
+            return os.open(name, flags, dir_fd=at)
+        finally:
+            self.set_mode(path, stat.S_IMODE(mode))
+
+    # --- removing
+
+    def remove(self, path: bytes, *, keep: Callable[[bytes], bool] | None = None) -> bool:
+        """Remove `path` and all below it, but not what `keep` says of; tell whether all of it went.
+
+        Raises FileNotFoundError when there is no such name.
+        """
+        if stat.S_ISDIR(self.lstat(path).st_mode):
+            return self._remove_directory(path, keep)
+        if keep is not None and keep(path):
+            return False
+        at, name = self.at(path)
+        os.unlink(name, dir_fd=at)
+        self.leave()  # it may have been a link on the way to the directory that is open
+        return True
+
+    def prune(self, path: bytes, *, keep: Callable[[bytes], bool]) -> None:
+        """Remove all that is below the directory `path` but not what `keep` says of."""
+        for child in self._remove_files(path, keep):
+            self._remove_directory(child, keep)
+
+    def _remove_directory(self, top: bytes, keep: Callable[[bytes], bool] | None) -> bool:
+        # Depth is up to the archive: no recursion, and no descriptor stays open on the way down.
+        gone, stack = True, [(top, False)]
+        while stack:
+            path, emptied = stack.pop()
+            if not emptied:
+                children = self._remove_files(path, keep)
+                stack.append((path, True))
+                stack.extend((child, False) for child in children)
+            elif (keep is not None and keep(path)) or not self._rmdir(path):
+                gone = False
+        return gone
+
+    def _remove_files(self, path: bytes, keep: Callable[[bytes], bool] | None) -> list[bytes]:
+        """Remove what is no directory from the directory `path`; give the paths of its directories."""
+        self.leave()
+        directories = []
+        fd = self._emptied_directory(path)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = os.fsencode(entry.name)
+                    child = path + b"/" + name if path else name
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(child)
+                    elif keep is None or not keep(child):
+                        os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        return directories
+
+    def _emptied_directory(self, path: bytes) -> int:
+        """Open a directory whose names are to be removed; it may be named through a link."""
+        at = self._inside(path)
+        if self._ordinary:
+            self._unlock_if_needed(at)
+        fd = self._reopen_directory(b".", at)
+        self.leave()
+        return fd
+
+    def _rmdir(self, path: bytes) -> bool:
+        at, name = self.at(path)
+        try:
+            os.rmdir(name, dir_fd=at)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return False
+        if self._unlocked:
+            self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
+        self.leave()
+        return True
+
+
+def has_openat2(root: int) -> bool:
+    """Tell whether there is `openat2`: Linux 5.6 has it, old filters for containers forbid it."""
+    try:
+        os.close(_open_in_root(root, b"."))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        if error.errno != errno.EACCES:
+            raise
+    return True
+
+
+def open_in_root(root: int, path: bytes) -> int:
+    """Open the directory `path` as if `root` were "/", and return an O_PATH descriptor."""
+    for _ in range(_MAX_RACES):
+        try:
+            return _open_in_root(root, path)
+        except BlockingIOError:  # EAGAIN: a rename elsewhere got in the way of a ".."
+            continue
+    return _open_in_root(root, path)
+
+
+def walk(root: int, path: bytes, enter: Callable[[int], None] | None = None) -> int:
+    """Do what `open_in_root` does, one name at a time; `enter` is called on each directory on the way."""
+    way = [os.dup(root)]
+    todo, links = path.split(b"/")[::-1], 0
+    try:
+        while True:
+            if enter is not None:
+                enter(way[-1])
+            while todo and todo[-1] in (b"", b"."):
+                todo.pop()
+            if not todo:
+                return os.dup(way[-1])
+            name = todo.pop()
+            if name == b"..":
+                _up(way)
+                continue
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=way[-1])
+            if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                way.append(fd)
+                if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
+                continue
+            target = _target(fd)
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
+            if target.startswith(b"/"):
+                while len(way) > 1:
+                    _up(way)
+            todo.extend(target.split(b"/")[::-1])
+    finally:
+        for fd in way:
+            os.close(fd)
+
+
+def _up(way: list[int]) -> None:
+    if len(way) > 1:
+        os.close(way.pop())
+
+
+def _target(link: int) -> bytes:
+    try:
+        return os.readlink(b"", dir_fd=link)
+    finally:
+        os.close(link)
+
+
+def _by_number(fd: int) -> bytes:
+    return b"/proc/self/fd/%d" % fd
