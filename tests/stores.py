@@ -1,0 +1,234 @@
+"""Stores on disk for tests, used by our command and by the Go programs, and trees compared entry by entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests import programs
+
+# No settings of this machine reach a test: the configuration is empty.
+QUIET = {"CONTAINERS_STORAGE_CONF": "/dev/null", "LC_ALL": "C.UTF-8"}
+Answer = subprocess.CompletedProcess[str]
+
+
+class Place:
+    """A store in a folder: its graph root is `root`, its run root is `run`."""
+
+    def __init__(self, folder: Path, driver: str = "vfs", options: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.driver = driver
+        self.root = folder / "root"
+        self.run = folder / "run"
+        self.options = tuple(options)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def flags(self) -> list[str]:
+        """The global options that name this store, the same for ours and for Go's."""
+        options = [word for option in self.options for word in ("--storage-opt", option)]
+        return ["--graph", str(self.root), "--run", str(self.run), "--storage-driver", self.driver, *options]
+
+    def ours(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Answer:
+        """Run our command on this store."""
+        return _run([*ours(), *self.flags, *args], stdin, check)
+
+    def go(self, *args: str, version: str = programs.NEWEST, stdin: bytes | None = None, check: bool = True) -> Answer:
+        """Run Go's containers-storage on this store."""
+        return _run([programs.storage(version), *self.flags, *args], stdin, check)
+
+    def ours_json(self, *args: str) -> Any:
+        """What our command prints with --json."""
+        return json.loads(self.ours(*args, "--json").stdout)
+
+    def go_json(self, *args: str, version: str = programs.NEWEST) -> Any:
+        """What Go's command prints with --json; nothing is an empty list."""
+        return json.loads(self.go(*args, "--json", version=version).stdout) or []
+
+    def podman43(self, *args: str) -> Answer:
+        return programs.podman43(self.folder, *args, driver=self.driver)
+
+    def podman58(self, *args: str) -> Answer:
+        return programs.podman58(self.folder, *args, driver=self.driver)
+
+    def reference(self, name: str) -> str:
+        """How skopeo and buildah name an image in this store."""
+        return f"containers-storage:[{self.driver}@{self.root}+{self.run}]{name}"
+
+    @contextmanager
+    def mounted(self, ref: str, *, go: bool = False) -> Iterator[Path]:
+        """A layer's or container's tree, mounted by our command or by Go's."""
+        run = self.go if go else self.ours
+        path = Path(run("mount", ref).stdout.strip().splitlines()[-1])
+        try:
+            yield path
+        finally:
+            run("unmount", ref)
+
+
+def ours() -> list[str]:
+    """The words that start our command."""
+    return [sys.executable, "-I", "-c", "import sys; from layerhold.cli.main import run; sys.exit(run())"]
+
+
+def _run(words: list[str], stdin: bytes | None, check: bool) -> Answer:
+    done = subprocess.run(
+        words, check=False, input=stdin or b"", capture_output=True, env=os.environ | QUIET, timeout=300
+    )
+    answer = Answer(words, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    if check and answer.returncode:
+        tail = [word for word in words if not word.startswith("import sys")]
+        raise AssertionError(f"{' '.join(tail)} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}")
+    return answer
+
+
+# -- trees
+
+
+class Row(NamedTuple):
+    """All that a tar says of an entry, as it is on disk."""
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    device: int
+    link: bytes
+    content: str
+    xattrs: tuple[tuple[str, bytes], ...]
+    same_as: bytes
+
+
+KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link", stat.S_IFCHR: "char", stat.S_IFBLK: "block"}
+
+
+def rows(
+    tree: Path | str, *, content: bool = True, skip_xattrs: str = r"(trusted|user)\.overlay\."
+) -> dict[bytes, Row]:
+    """Every entry of a tree by its path; `same_as` is the first name of its group of hard links."""
+    groups: dict[tuple[int, int], bytes] = {}
+    found = {}
+    for path in sorted(_walk(os.fsencode(tree), b"")):
+        found[path] = _row(os.path.join(os.fsencode(tree), path), path, groups, content, skip_xattrs)
+    return found
+
+
+def _walk(top: bytes, inside: bytes) -> Iterator[bytes]:
+    yield inside
+    for entry in os.scandir(os.path.join(top, inside)):
+        path = os.path.join(inside, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(top, path)
+        else:
+            yield path
+
+
+def _row(full: bytes, path: bytes, groups: dict[tuple[int, int], bytes], content: bool, skip: str) -> Row:
+    status = os.lstat(full)
+    kind = KINDS.get(stat.S_IFMT(status.st_mode), "other")
+    names = os.listxattr(full, follow_symlinks=False)
+    digest = ""
+    if kind == "file" and content:
+        with open(full, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Row(
+        kind=kind,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size if kind == "file" else 0,
+        mtime_ns=status.st_mtime_ns,
+        device=status.st_rdev,
+        link=os.readlink(full) if kind == "link" else b"",
+        content=digest,
+        xattrs=tuple(
+            (name, os.getxattr(full, name, follow_symlinks=False)) for name in sorted(names) if not re.match(skip, name)
+        ),
+        same_as=groups.setdefault((status.st_dev, status.st_ino), path) if kind != "dir" else path,
+    )
+
+
+def differences(one: dict[bytes, Row], other: dict[bytes, Row], *, ignore: Sequence[str] = ()) -> list[str]:
+    """What differs between two trees, a line each; `ignore` names fields of `Row`."""
+    found = []
+    for path in sorted(one.keys() | other.keys()):
+        if path not in one or path not in other:
+            found.append(f"{path!r}: only in the {'first' if path in one else 'second'}")
+            continue
+        for field, left, right in zip(Row._fields, one[path], other[path], strict=True):
+            if left != right and field not in ignore:
+                found.append(f"{path!r}: {field} {left!r} != {right!r}")
+    return found
+
+
+def gnu_extract(tar: Path, into: Path) -> Path:
+    """A tar as GNU tar unpacks it: what an extraction has to equal."""
+    into.mkdir(parents=True, exist_ok=True)
+    keep = ["--numeric-owner", "-p", "--same-owner", "--xattrs", "--xattrs-include=*"]
+    subprocess.run(["tar", *keep, "-xf", str(tar), "-C", str(into)], check=True, capture_output=True)
+    return into
+
+
+# -- folders
+
+
+def scratch_base() -> Path:
+    """A folder on a file system that overlay can stand on."""
+    for base in (programs.WORK / "scratch", Path("/var/tmp"), Path("/dev/shm"), Path(tempfile.gettempdir())):
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(base, os.W_OK) and _filesystem(base) not in ("overlay", "nfs", "nfs4", "9p", "fuse"):
+            return base
+    return Path(tempfile.gettempdir())
+
+
+def _filesystem(path: Path) -> str:
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], check=False, capture_output=True, text=True)
+    return {"overlayfs": "overlay"}.get(name := done.stdout.strip(), name)
+
+
+def mounts_below(folder: Path | str) -> list[str]:
+    """The mount points in a folder, the innermost first."""
+    found = []
+    prefix = os.path.realpath(folder)
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4])
+        if point == prefix or point.startswith(prefix + "/"):
+            found.append(point)
+    return found[::-1]
+
+
+def clear(folder: Path) -> None:
+    """Unmount all that is in a folder, then remove it, whatever the modes in it are."""
+    for point in mounts_below(folder):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+    if mounts_below(folder):
+        raise AssertionError(f"still mounted: {mounts_below(folder)}")
+    subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=False, capture_output=True)
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def scratch(name: str = "store") -> Iterator[Path]:
+    """A new folder for a store; at the end it is unmounted and removed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=scratch_base()))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        clear(folder)
