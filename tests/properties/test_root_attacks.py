@@ -114,7 +114,7 @@ ATTACKS: dict[str, list[Step]] = {
 
 
 def snapshot(top: Path) -> dict[str, tuple[object, ...]]:
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in (top, *sorted(top.rglob("*"))):
         info = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
