@@ -263,7 +263,7 @@ class Extractor:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.ELOOP, errno.EINVAL):
                 raise _refused(entry, f'hard link to "{os.fsdecode(name)}": {error.strerror}') from error
             raise
-        self._set_by_name(entry, with_mode=not stat.S_ISLNK(found.st_mode))
+        self._set_by_name(entry, with_mode=not stat.S_ISLNK(found.st_mode), found=found)
 
     def _node(self, entry: Entry, kind: int) -> None:
         device = 0
@@ -370,10 +370,12 @@ class Extractor:
                 if error.errno not in (errno.EPERM, errno.EINVAL):
                     raise
 
-    def _set_by_name(self, entry: Entry, *, with_mode: bool) -> None:
-        """Set owner, mode, attributes and times of what cannot be opened."""
+    def _set_by_name(self, entry: Entry, *, with_mode: bool, found: os.stat_result | None = None) -> None:
+        """Set owner, mode, attributes and times of what cannot be opened; `found` is what it has, if it is not new."""
         root, path = self._root, entry.path
-        if not (self._squash and self._ordinary):
+        # A hard link's header seldom repeats the capabilities that a change of owner, even to the same, would clear.
+        as_it_is = found is not None and (found.st_uid, found.st_gid) == self._owner(entry)
+        if not as_it_is and not (self._squash and self._ordinary):
             uid, gid = self._owner(entry)
             try:
                 root.set_owner(path, uid, gid)
