@@ -1,0 +1,159 @@
+"""Kill a process at every system call with which it changes a store, and look at the store after each kill.
+
+One run under `strace` counts, for each system call, at which of its calls the process touches the store. Then, for each
+of them, the operation runs again on a fresh copy of the store, and `strace` kills it on entering that call: what was
+done before is there, the call itself is not. `strace` counts by the name of the call and by thread.
+
+`python -m tests.crash.sweep` runs what the tests run; with `--all`, at the calls that open, write and mark files, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import programs, stores
+from tests.crash import scenarios
+from tests.crash.scenarios import Scenario
+
+CALLS = (
+    *("rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
+    *("fsync", "fdatasync", "syncfs", "pwrite64", "symlink", "symlinkat", "link", "linkat", "mount", "umount2"),
+)
+MORE_CALLS = (
+    *("openat", "openat2", "write", "writev", "fchmod", "fchmodat", "chmod", "fchown", "fchownat", "lchown", "chown"),
+    *("setxattr", "fsetxattr", "lsetxattr", "utimensat", "mknodat", "ftruncate", "copy_file_range", "fcntl", "close"),
+)
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Kill(NamedTuple):
+    """The moment of a kill: on entering the n-th call of this name."""
+
+    call: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.number}"
+
+
+class Template:
+    """A prepared store of a driver, copied for each run, and what a store of a scenario may hold at most."""
+
+    def __init__(self, folder: Path, driver: str) -> None:
+        self.driver = driver
+        self.base = folder
+        self.tar = folder / "new.tar"
+        self.tar.write_bytes(scenarios.layer_tar(4))
+        self.origin = folder / "origin"
+        scenarios.prepare(self.origin, driver)
+        for point in stores.mounts_below(self.origin):
+            subprocess.run(["umount", "-l", point], check=True)
+
+    def copy(self, name: str) -> stores.Place:
+        """A copy of the store, next to it."""
+        folder = self.base / name
+        subprocess.run(["cp", "-a", "--reflink=auto", str(self.origin), str(folder)], check=True)
+        return stores.Place(folder, self.driver)
+
+    def words(self, place: stores.Place, scenario: Scenario) -> list[str]:
+        """The command of a scenario on a store."""
+        return [sys.executable, "-c", scenario.command(), str(place.folder), self.driver, str(self.tar)]
+
+
+def strace(options: list[str], words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command under strace, without what it does not need to see."""
+    if not shutil.which("strace"):
+        raise programs.Unavailable("strace is not installed (Debian: apt-get install strace)")
+    command = ["strace", "-f", "-qq", "--seccomp-bpf", *options, *words]
+    env = os.environ | stores.QUIET | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=env, cwd=ROOT, timeout=120)
+
+
+def moments(template: Template, scenario: Scenario, calls: tuple[str, ...]) -> tuple[list[Kill], set[str]]:
+    """All kills of a scenario, and the paths that may be there afterwards."""
+    place = template.copy(f"count-{scenario.operation}")
+    log = template.base / f"log-{scenario.operation}"
+    before = scenarios.paths(place)
+    traced = ",".join(f"?{call}" for call in calls)
+    done = strace(["-y", "-o", str(log), "-e", f"trace={traced}"], template.words(place, scenario))
+    assert done.returncode == 0, done.stderr
+    after = scenarios.paths(place)
+    with scenarios.open_store(place.folder, place.driver) as store:
+        store.layers.create(scenarios.BASE, id=scenarios.NEXT)
+    after |= scenarios.paths(place)
+    stores.clear(place.folder)
+    return sorted(_touching(log.read_text(errors="replace"), str(place.folder))), before | after
+
+
+def _touching(log: str, folder: str) -> Iterator[Kill]:
+    counts: dict[tuple[str, str], int] = {}
+    found = set()
+    for line in log.splitlines():
+        match = re.match(r"(\d+) +(\w+)\((.*)", line)
+        if match is None:
+            continue
+        thread, call, rest = match.groups()
+        number = counts[thread, call] = counts.get((thread, call), 0) + 1
+        # A call that failed changed nothing: killing before the next one shows the same store.
+        if folder in rest and not re.search(r"\) += -1 ", rest):
+            found.add(Kill(call, number))
+    yield from found
+
+
+def run(template: Template, scenario: Scenario, kill: Kill, expected: set[str], *, podman: bool = False) -> None:
+    """Kill a scenario at one moment and check the store; raises AssertionError with the moment in it."""
+    place = template.copy(f"run-{scenario.operation}-{kill.call}-{kill.number}")
+    try:
+        inject = f"inject={kill.call}:signal=SIGKILL:when={kill.number}"
+        strace(["-o", "/dev/null", "-e", f"trace={kill.call}", "-e", inject], template.words(place, scenario))
+        scenarios.check(place, scenario, expected, go_first=kill.number % 2 == 0, podman=podman)
+    except Exception as error:
+        raise AssertionError(f"{scenario.operation} on {scenario.driver}, killed at {kill}: {error}") from error
+    finally:
+        stores.clear(place.folder)
+
+
+def sweep(template: Template, scenario: Scenario, calls: tuple[str, ...] = CALLS) -> list[str]:
+    """Kill a scenario at every moment; the failures, and as many kills as there were moments."""
+    kills, expected = moments(template, scenario, calls)
+    assert kills, "nothing touched the store"
+    failures = []
+    for kill in kills:
+        try:
+            podman = scenario == Scenario("create-image", "overlay") and kill.call.startswith(("rename", "unlink"))
+            run(template, scenario, kill, expected, podman=podman)
+        except AssertionError as error:
+            failures.append(str(error))
+    print(f"{scenario.operation} on {scenario.driver}: {len(kills)} kills, {len(failures)} failures", flush=True)
+    return failures
+
+
+def main() -> int:
+    """Run all scenarios; 1 if anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="at every call that opens, writes or marks a file, too")
+    parser.add_argument("--driver", choices=scenarios.DRIVERS, action="append")
+    parser.add_argument("--operation", choices=scenarios.OPERATIONS, action="append")
+    args = parser.parse_args()
+    os.environ.update(stores.QUIET)
+    failures = []
+    for driver in args.driver or scenarios.DRIVERS:
+        with stores.scratch("crash") as folder:
+            template = Template(folder, driver)
+            for operation in args.operation or scenarios.OPERATIONS:
+                calls = CALLS + MORE_CALLS if args.all else CALLS
+                failures += sweep(template, Scenario(operation, driver), calls)
+    print("\n".join(failures))
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""A process that is killed at any moment leaves a store that opens, with all finished items whole and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import stores
+from tests.crash import scenarios
+from tests.crash.scenarios import Scenario
+from tests.crash.sweep import ROOT, Template, moments, sweep
+
+pytestmark = [pytest.mark.root, pytest.mark.compat]
+RANDOM_KILLS = 20  # for each driver
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in stores.QUIET.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=scenarios.DRIVERS)
+def template(request: pytest.FixtureRequest, store_dir: Path) -> Template:
+    return Template(store_dir, request.param)
+
+
+@pytest.mark.parametrize("operation", scenarios.OPERATIONS)
+def test_killed_at_every_change(template: Template, operation: str) -> None:
+    failures = sweep(template, Scenario(operation, template.driver))
+    assert not failures, "\n".join(failures)
+
+
+def test_killed_at_random_moments_of_an_import(template: Template) -> None:
+    scenario = Scenario("import", template.driver)
+    _, expected = moments(template, scenario, ("rename",))
+    random_ = random.Random(3)
+    began = time.monotonic()
+    whole = template.copy("whole")
+    _start(template, whole, scenario).wait()
+    seconds = time.monotonic() - began
+    stores.clear(whole.folder)
+    for number in range(RANDOM_KILLS):
+        place = template.copy(f"random-{number}")
+        process = _start(template, place, scenario)
+        time.sleep(random_.uniform(0.1, 1) * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        scenarios.check(place, scenario, expected, go_first=number % 2 == 0)
+        stores.clear(place.folder)
+
+
+def _start(template: Template, place: stores.Place, scenario: Scenario) -> subprocess.Popen[bytes]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(template.words(place, scenario), cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
