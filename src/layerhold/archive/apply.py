@@ -3,9 +3,9 @@
     stream ── compress: digests and sizes of both sides ── tar: entries ──┬── extract: files
                                                                           └── split: how to put the tar together again
 
-The tar-split file holds headers and padding, and for each file its name, size and CRC. The content of what cannot be read
-back from a file as it was (sparse files, whiteouts and links with content) goes between the headers instead: readers
-take that, and the layer comes back byte for byte.
+The tar-split file holds headers and padding, and for each file its name, size and CRC. The content of what cannot be
+read back from a file as it was (sparse files, whiteouts with content) goes between the headers instead: readers take
+that, and the layer comes back byte for byte.
 
 Nothing is published here. When it fails, the directory and the tar-split file are half-made, and the caller, who made
 them aside, throws them away. The caller also syncs the directory; the tar-split file is synced here.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from layerhold.archive.compress import Readable, Source
+    from layerhold.archive.entry import Entry
     from layerhold.archive.split import SplitWriter
-    from layerhold.archive.tar import Entry
     from layerhold.digests import Digest
     from layerhold.ids.mappings import IdMappings
 

@@ -10,8 +10,8 @@ no directory; a hard link to what is not there; a kind of entry that is none; wh
 archive brought, since the layer could not be given back then.
 
 Order for each entry: owner (changing it clears setid bits and capabilities), attributes (a file without the right to
-write takes none from its owner), mode, times. Owner and mode are always set, so neither the umask nor a setgid directory
-matters. Default ACLs would, so what a file inherited from one is removed.
+write takes none from its owner), mode, times. Owner and mode are always set, so neither the umask nor a setgid
+directory matters. Default ACLs would, so what a file inherited from one is removed.
 
 An ordinary user may not give files away, make devices, or set `trusted.*` and `security.*` attributes. He gets an error
 that says so, or with `squash` owners stay his and the rest is left out and counted.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
-    from layerhold.archive.tar import Entry
+    from layerhold.archive.entry import Entry
     from layerhold.archive.whiteouts import Deletions
     from layerhold.ids.mappings import IdMappings
     from layerhold.tree.root import Root
@@ -299,9 +299,8 @@ class Extractor:
         if name in (b"", b".", b".."):
             raise _refused(entry, "hides no name")
         path = join(directory, name)
-        if self._deletions.hide(self._root, path, self._brought):
-            if not self._squash:
-                self._root.set_owner(path, *self._owner(entry))
+        if self._deletions.hide(self._root, path, self._brought) and not self._squash:
+            self._root.set_owner(path, *self._owner(entry))
 
     # --- the way there
 

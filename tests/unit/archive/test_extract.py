@@ -8,7 +8,9 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +22,10 @@ from layerhold.ids.mappings import IdMappings, IdRange
 BOTH = pytest.mark.parametrize("deletions", [ERASE, pytest.param(OVERLAY_MARKS, marks=pytest.mark.root)])
 NOBODY = 65534
 
+Member = tuple[tarfile.TarInfo, bytes]
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object) -> tuple[object, bytes]:
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: Any) -> Member:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content)
     info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
@@ -31,11 +35,10 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fie
     return info, content
 
 
-def tar(*members: tuple[object, bytes]) -> bytes:
+def tar(*members: Member) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for info, content in members:
-            assert isinstance(info, tarfile.TarInfo)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
@@ -45,15 +48,15 @@ def unpack(data: bytes, into: Path, *, deletions: str = ERASE, squash: bool = Fa
     return apply(io.BytesIO(data), str(into), deletions=deletions, squash=squash)
 
 
-def directory(name: str, **fields: object) -> tuple[object, bytes]:
+def directory(name: str, **fields: Any) -> Member:
     return member(name, tarfile.DIRTYPE, **fields)
 
 
-def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE, **fields: object) -> tuple[object, bytes]:
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE, **fields: Any) -> Member:
     return member(name, kind, linkname=target, **fields)
 
 
-def hard(name: str, target: str) -> tuple[object, bytes]:
+def hard(name: str, target: str) -> Member:
     return link(name, target, tarfile.LNKTYPE)
 
 
@@ -112,7 +115,7 @@ def test_missing_parents_are_made(tmp_path: Path) -> None:
 # --- what is refused
 
 LONG = "d/" * 60 + "x" * 300
-REFUSED: dict[str, tuple[list[tuple[object, bytes]], str]] = {
+REFUSED: dict[str, tuple[list[Member], str]] = {
     "the same name twice": ([member("a"), member("./a")], "duplicates of file paths not supported"),
     "the root twice": ([directory("./"), directory("/")], "duplicates of file paths not supported"),
     "dotdot": ([member("../x")], r"leads out"),
@@ -134,13 +137,12 @@ REFUSED: dict[str, tuple[list[tuple[object, bytes]], str]] = {
     "long name": ([member(LONG)], "too long"),
     "very long name": ([member("d/" * 3000 + "x")], "too long"),
     "no kind": ([member("q", b"Q")], "unhandled tar header type 81"),
-    "contiguous": ([member("c", tarfile.CONTTYPE)], "unhandled tar header type 55"),
     "a file as the root": ([member("./")], "root must be a directory"),
     "a link as the root": ([link(".", "x")], "root must be a directory"),
     "whiteout without a name": ([member("d/.wh.")], "hides no name"),
     "whiteout of dotdot": ([member("d/.wh...")], "hides no name"),
     "a file over a directory with files": ([member("d/f"), member("d")], "files of this archive"),
-    "an impossible owner": ([member("f", uid=1 << 40)], "no owner has"),
+    "an impossible owner": ([member("f", uid=(1 << 32) - 1)], "no owner has"),
 }
 
 
@@ -153,7 +155,6 @@ def test_refused(case: str, deletions: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedEntry, match=text) as caught:
         unpack(tar(*members), tmp_path / "t", deletions=deletions)
     last = members[-1][0]
-    assert isinstance(last, tarfile.TarInfo)
     assert last.name.strip("./")[:50] in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["outside", "t"]
 
@@ -359,7 +360,7 @@ def make_tree(top: Path) -> None:
 def described(top: Path) -> dict[str, tuple[object, ...]]:
     """Everything about a tree that a layer must keep; a hard link is described by the first of its names."""
     first: dict[int, str] = {}
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in (top, *sorted(top.rglob("*"))):
         name, info = str(path.relative_to(top)), path.lstat()
         attributes = {
@@ -400,10 +401,8 @@ def test_a_sparse_file_cannot_fill_the_disk(tmp_path: Path) -> None:
         data = tar(
             member("x", content=b"0\n".ljust(512, b"\0"), pax_headers={**headers, "GNU.sparse.realsize": str(size)})
         )
-        try:
+        with suppress(StorageError, OSError):  # file systems differ in how long a file may be
             unpack(data, into)
-        except (StorageError, OSError):
-            assert size == 1 << 60 or os.statvfs(tmp_path).f_bsize
         if (into / "s").exists():
             assert (into / "s").stat().st_blocks < 1000
 
@@ -485,7 +484,7 @@ def test_an_ordinary_user_fills_closed_directories(tmp_path: Path) -> None:
     as_ordinary(work, tmp_path)
 
 
-FOREIGN: dict[str, tuple[object, bytes]] = {
+FOREIGN: dict[str, Member] = {
     "owner": member("f", uid=1),
     "group": member("f", gid=1),
     "owner of a link": link("l", "x", uid=1),
@@ -498,7 +497,6 @@ FOREIGN: dict[str, tuple[object, bytes]] = {
 def test_an_ordinary_user_is_told_what_he_may_not(case: str, tmp_path: Path) -> None:
     def work(mine: Path) -> None:
         info, content = FOREIGN[case]
-        assert isinstance(info, tarfile.TarInfo)
         info.uid = os.getuid() if "owner" not in case else 1
         info.gid = os.getgid() if case != "group" else 1
         with pytest.raises(NotPermitted, match=info.name) as caught:
