@@ -1,0 +1,1 @@
+"""Tar streams: read, taken apart and put together again, unpacked, compared, written."""
