@@ -109,7 +109,7 @@ def prepare(folder: Path, driver: str) -> None:
 
 def check(place: stores.Place, scenario: Scenario, expected: set[str], *, go_first: bool, podman: bool = False) -> None:
     """Assert all that must hold after a kill; `expected` is from `paths_allowed`."""
-    looks = [_go_looks, _we_look] if go_first else [_we_look, _go_looks]
+    looks = [go_looks, _we_look] if go_first else [_we_look, go_looks]
     for look in looks:
         look(place, scenario)
     with open_store(place.folder, place.driver) as store:
@@ -147,7 +147,8 @@ def _data(item: layerhold.Image | layerhold.Container) -> dict[str, bytes]:
     return {key: item.data[key] for key in item.data}
 
 
-def _go_looks(place: stores.Place, scenario: Scenario) -> None:
+def go_looks(place: stores.Place, scenario: Scenario) -> None:
+    """Assert that Go's program lists what no kill may lose, and reads the base layer."""
     layers, images, containers = (
         {item["id"] for item in place.go_json(kind)} for kind in ("layers", "images", "containers")
     )

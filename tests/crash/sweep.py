@@ -10,6 +10,7 @@ done before is there, the call itself is not. `strace` counts by the name of the
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shutil
@@ -88,7 +89,8 @@ def moments(template: Template, scenario: Scenario, calls: tuple[str, ...]) -> t
     assert done.returncode == 0, done.stderr
     after = scenarios.paths(place)
     with scenarios.open_store(place.folder, place.driver) as store:
-        store.layers.create(scenarios.BASE, id=scenarios.NEXT)
+        store.layers.create(scenarios.BASE, id=scenarios.NEXT, diff=io.BytesIO(scenarios.layer_tar(5)))
+    scenarios.go_looks(place, scenario)
     after |= scenarios.paths(place)
     stores.clear(place.folder)
     return sorted(_touching(log.read_text(errors="replace"), str(place.folder))), before | after
