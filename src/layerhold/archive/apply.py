@@ -20,7 +20,7 @@ from layerhold.archive.compress import open_source
 from layerhold.archive.extract import Extractor
 from layerhold.archive.split import split_file
 from layerhold.archive.tar import TarReader
-from layerhold.archive.whiteouts import PREFIX
+from layerhold.archive.whiteouts import is_mark
 from layerhold.errors import DigestMismatch, RefusedEntry
 from layerhold.tree.root import Root
 from layerhold.values import Value
@@ -105,7 +105,7 @@ class _Tally:
         self.size += entry.real_size
         if entry.uid in self.uids and entry.gid in self.gids:
             return
-        if entry.kind == b"g" or entry.path.rpartition(b"/")[2].startswith(PREFIX):
+        if entry.kind == b"g" or is_mark(entry.path):
             return
         self.uids.add(entry.uid & 0xFFFFFFFF)
         self.gids.add(entry.gid & 0xFFFFFFFF)
@@ -152,3 +152,8 @@ def _writing_split(path: str | None) -> Iterator[SplitWriter | None]:
         return
     with split_file(path) as split:
         yield split
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)

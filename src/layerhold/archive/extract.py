@@ -10,8 +10,9 @@ no directory; a hard link to what is not there; a kind of entry that is none; wh
 archive brought, since the layer could not be given back then.
 
 Order for each entry: owner (changing it clears setid bits and capabilities), attributes (a file without the right to
-write takes none from its owner), mode, times. Owner and mode are always set, so neither the umask nor a setgid
-directory matters. Default ACLs would, so what a file inherited from one is removed.
+write takes none from its owner), mode, times. The mode is always set, and the owner compared with what new files
+get, so neither the umask nor a setgid directory matters. Default ACLs would, so what a file inherited from one is
+removed.
 
 An ordinary user may not give files away, make devices, or set `trusted.*` and `security.*` attributes. He gets an error
 that says so, or with `squash` owners stay his and the rest is left out and counted.
@@ -28,6 +29,7 @@ import os
 import stat
 from contextlib import suppress
 
+from layerhold.archive.refusals import explained, not_permitted, refused, unowned
 from layerhold.archive.whiteouts import (
     ERASE,
     META_PREFIX,
@@ -36,10 +38,11 @@ from layerhold.archive.whiteouts import (
     PREFIX,
     Erase,
     OverlayMarks,
+    is_mark,
     join,
 )
 from layerhold.digests import crc64
-from layerhold.errors import NotPermitted, RefusedEntry, StorageError
+from layerhold.errors import StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,17 +64,6 @@ _KINDS = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _SKIPPED_XATTRS = {b"security.selinux"}  # the label is the machine's business, as in Go
 _ACCESS_ACL, _DEFAULT_ACL = b"system.posix_acl_access", b"system.posix_acl_default"
 _MAX_CACHED_OWNERS = 4096
-_SQUASH_HINT = 'set ignore_chown_errors = "true" in storage.conf to own everything yourself and leave the rest out'
-
-_WHY = {
-    errno.ENOTDIR: "something on the way to it is not a directory",
-    errno.ELOOP: "too many links on the way to it",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.EEXIST: "file exists",
-    errno.ENOENT: "no such file or directory",
-    errno.EISDIR: "is a directory",
-    errno.EINVAL: "not a usable name",
-}
 
 
 class Extractor:
@@ -115,16 +107,13 @@ class Extractor:
         except StorageError:
             raise
         except OSError as error:
-            raise _explained(entry, error) from error
+            raise explained(entry, error) from error
 
     def keeps(self, entry: Entry) -> bool:
         """Tell whether the content of `entry` will be a file from which it can be read back as it was."""
-        return (
-            entry.kind == b"0"
-            and entry.sparse is None
-            and not entry.path.rpartition(b"/")[2].startswith(PREFIX)
-            and not (self._erase and entry.path.startswith(META_PREFIX))
-        )
+        if entry.kind != b"0" or entry.sparse is not None:
+            return False
+        return PREFIX not in entry.path or not (is_mark(entry.path) or self._is_private(entry.path))
 
     def finish(self) -> None:
         """Give the directories their times and modes, once all entries are in."""
@@ -135,12 +124,12 @@ class Extractor:
         if kind == b"g":
             return None
         self._check_name(entry)
-        base = path[path.rfind(b"/") + 1 :]
-        if base.startswith(PREFIX):
-            self._whiteout(entry, base)
-            return None
-        if self._erase and path.startswith(META_PREFIX):
-            return None
+        if PREFIX in path:
+            if self._is_private(path):
+                return None
+            if is_mark(path):
+                self._whiteout(entry)
+                return None
         if kind == b"0":
             return self._file(entry, content)
         if kind == b"5":
@@ -154,19 +143,24 @@ class Extractor:
         elif entry.sparse is not None:
             self._file(entry, content)
         else:
-            raise _refused(entry, f"unhandled tar header type {kind[0]}")
+            raise refused(entry, f"unhandled tar header type {kind[0]}")
         return None
 
     def _check_name(self, entry: Entry) -> None:
         path = entry.path
         if b".." in entry.name and climbs(entry.name):
-            raise _refused(entry, 'leads out of the layer by ".."')
+            raise refused(entry, 'leads out of the layer by ".."')
         if b"\0" in path:
-            raise _refused(entry, "has a NUL in its name")
-        mark = hash(path)
-        if mark in self._seen:
-            raise _refused(entry, "duplicates of file paths not supported")
-        self._seen.add(mark)
+            raise refused(entry, "has a NUL in its name")
+        seen = self._seen
+        before = len(seen)
+        seen.add(hash(path))
+        if len(seen) == before:
+            raise refused(entry, "duplicates of file paths not supported")
+
+    def _is_private(self, path: bytes) -> bool:
+        """Tell whether a name is AUFS's own and no part of a layer."""
+        return self._erase and path.startswith(META_PREFIX) and path != OPAQUE_NAME
 
     def _brought(self, path: bytes) -> bool:
         return hash(path) in self._seen
@@ -176,7 +170,7 @@ class Extractor:
     def _file(self, entry: Entry, content: Iterator[memoryview]) -> int | None:
         path = entry.path
         if not path:
-            raise _refused(entry, "the layer's root must be a directory")
+            raise refused(entry, "the layer's root must be a directory")
         try:
             fd = self._root.create(path)
         except (FileExistsError, FileNotFoundError):
@@ -195,7 +189,8 @@ class Extractor:
                         written += os.write(fd, block[written:])
             if self._inherits_acls:
                 _drop_acl(fd, _ACCESS_ACL)
-            self._own(entry, fd)
+            if self._squash or self._owner(entry) != self._root.owner_of_new(fd):
+                self._own(entry, fd)
             if entry.xattrs:
                 self._set_xattrs(entry, fd)
             os.fchmod(fd, entry.mode & 0o7777)
@@ -243,7 +238,7 @@ class Extractor:
 
     def _symlink(self, entry: Entry) -> None:
         if b"\0" in entry.linkname or not entry.linkname:
-            raise _refused(entry, "is a symbolic link to no usable name")
+            raise refused(entry, "is a symbolic link to no usable name")
         self._clear(entry)
         self._root.symlink(entry.linkname, entry.path)
         self._set_by_name(entry, with_mode=False)
@@ -252,16 +247,16 @@ class Extractor:
         name = entry.linkname
         target = clean(name)
         if b"\0" in name or not target or (b".." in name and climbs(name)):
-            raise _refused(entry, f'invalid hardlink "{os.fsdecode(entry.path)}" -> "{os.fsdecode(name)}"')
+            raise refused(entry, f'invalid hardlink "{os.fsdecode(entry.path)}" -> "{os.fsdecode(name)}"')
         if target == entry.path:
-            raise _refused(entry, "is a hard link to itself")
+            raise refused(entry, "is a hard link to itself")
         self._clear(entry)
         try:
             self._root.link(target, entry.path)
             found = self._root.lstat(entry.path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.ELOOP, errno.EINVAL):
-                raise _refused(entry, f'hard link to "{os.fsdecode(name)}": {error.strerror}') from error
+                raise refused(entry, f'hard link to "{os.fsdecode(name)}": {error.strerror}') from error
             raise
         self._set_by_name(entry, with_mode=not stat.S_ISLNK(found.st_mode), found=found)
 
@@ -271,7 +266,7 @@ class Extractor:
             try:
                 device = os.makedev(entry.major, entry.minor)
             except (OverflowError, ValueError):
-                raise _refused(entry, f"no device has the number {entry.major}, {entry.minor}") from None
+                raise refused(entry, f"no device has the number {entry.major}, {entry.minor}") from None
             if self._ordinary and self._squash:
                 self.left_out += 1
                 return
@@ -284,20 +279,18 @@ class Extractor:
             if self._squash:
                 self.left_out += 1
                 return
-            raise _not_permitted(entry, "this user may not make device nodes") from error
+            raise not_permitted(entry, "this user may not make device nodes") from error
         self._set_by_name(entry, with_mode=True)
 
-    def _whiteout(self, entry: Entry, base: bytes) -> None:
-        directory = entry.path[: -len(base) - 1]
-        if self._erase and entry.path.startswith(META_PREFIX) and base != OPAQUE_NAME:
-            return
+    def _whiteout(self, entry: Entry) -> None:
+        directory, _, base = entry.path.rpartition(b"/")
         self._make_parents_of_mark(entry.path)
         if base == OPAQUE_NAME:
             self._deletions.hide_below(self._root, directory, self._brought)
             return
         name = base[len(PREFIX) :]
         if name in (b"", b".", b".."):
-            raise _refused(entry, "hides no name")
+            raise refused(entry, "hides no name")
         path = join(directory, name)
         if self._deletions.hide(self._root, path, self._brought) and not self._squash:
             self._root.set_owner(path, *self._owner(entry))
@@ -307,14 +300,14 @@ class Extractor:
     def _clear(self, entry: Entry) -> None:
         """Make the place for `entry`: the directories on the way, and nothing in it."""
         if not entry.path:
-            raise _refused(entry, "the layer's root must be a directory")
+            raise refused(entry, "the layer's root must be a directory")
         try:
             gone = self._root.remove(entry.path, keep=self._brought_below(entry.path))
         except FileNotFoundError:
             self._make_parents(entry.path)
             return
         if not gone:
-            raise _refused(entry, "would take the place of a directory with files of this archive")
+            raise refused(entry, "would take the place of a directory with files of this archive")
 
     def _brought_below(self, path: bytes) -> Callable[[bytes], bool]:
         # The path itself is in the set by now; what is there is what was there before.
@@ -338,7 +331,7 @@ class Extractor:
     def _owner(self, entry: Entry) -> tuple[int, int]:
         owner = entry.uid, entry.gid
         if not (0 <= owner[0] <= _LARGEST_ID and 0 <= owner[1] <= _LARGEST_ID):
-            raise _refused(entry, f"no owner has the numbers {owner[0]}:{owner[1]}")
+            raise refused(entry, f"no owner has the numbers {owner[0]}:{owner[1]}")
         if self._mappings is None:
             return owner
         mapped = self._owners.get(owner)
@@ -348,7 +341,7 @@ class Extractor:
             try:
                 mapped = self._owners[owner] = self._mappings.to_host(*owner)
             except StorageError as error:
-                raise _refused(entry, str(error)) from error
+                raise refused(entry, str(error)) from error
         return mapped
 
     def _own(self, entry: Entry, fd: int) -> None:
@@ -359,7 +352,7 @@ class Extractor:
         try:
             os.fchown(fd, uid, gid)
         except OSError as error:
-            raise _unowned(entry, uid, gid, error) from error
+            raise unowned(entry, uid, gid, error) from error
 
     def _own_squashed(self, entry: Entry, fd: int) -> None:
         if not self._ordinary:
@@ -380,7 +373,7 @@ class Extractor:
                 root.set_owner(path, uid, gid)
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EINVAL) or not self._squash:
-                    raise _unowned(entry, uid, gid, error) from error
+                    raise unowned(entry, uid, gid, error) from error
         if entry.xattrs:
             self._set_xattrs(entry, None)
         if with_mode:
@@ -395,14 +388,14 @@ class Extractor:
             if self._squash:
                 self.left_out += 1
                 return
-            raise _not_permitted(entry, f"this user may not set the setgid bit for group {info.st_gid}")
+            raise not_permitted(entry, f"this user may not set the setgid bit for group {info.st_gid}")
 
     def _set_xattrs(self, entry: Entry, fd: int | None) -> None:
         for key, value in entry.xattrs.items():
             if key in _SKIPPED_XATTRS:
                 continue
             if not key or b"\0" in key:
-                raise _refused(entry, "has an attribute with no usable name")
+                raise refused(entry, "has an attribute with no usable name")
             try:
                 if fd is None:
                     self._root.set_xattr(entry.path, key, value)
@@ -422,7 +415,7 @@ class Extractor:
             if self._squash and key.startswith((b"trusted.", b"security.")):
                 self.left_out += 1
                 return
-            raise _not_permitted(entry, f"this user may not set the attribute {name}") from error
+            raise not_permitted(entry, f"this user may not set the attribute {name}") from error
         raise OSError(error.errno, f"attribute {name}: {error.strerror}", os.fsdecode(entry.name)) from error
 
 
@@ -462,7 +455,7 @@ def _times(entry: Entry) -> tuple[int, int]:
 def _write_sparse(fd: int, entry: Entry, content: Iterator[memoryview]) -> None:
     """Write the data regions of a sparse file where they belong; what is between them stays a hole."""
     if entry.real_size > _LARGEST_SPARSE:
-        raise _refused(entry, f"expands to {entry.real_size} bytes")
+        raise refused(entry, f"expands to {entry.real_size} bytes")
     os.ftruncate(fd, entry.real_size)
     regions = iter(entry.sparse or ())
     offset = left = 0
@@ -472,7 +465,7 @@ def _write_sparse(fd: int, entry: Entry, content: Iterator[memoryview]) -> None:
             while left == 0:
                 offset, left = next(regions, (0, -1))
                 if left < 0 or offset + left > entry.real_size:
-                    raise _refused(entry, "has data outside its sparse map")
+                    raise refused(entry, "has data outside its sparse map")
             written = os.pwrite(fd, rest[:left], offset)
             rest, offset, left = rest[written:], offset + written, left - written
 
@@ -484,26 +477,3 @@ def _drop_acl(fd: int, key: bytes) -> None:
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.ENOTSUP):
             raise
-
-
-def _refused(entry: Entry, why: str) -> RefusedEntry:
-    return RefusedEntry(os.fsdecode(entry.name), why)
-
-
-def _not_permitted(entry: Entry, why: str) -> NotPermitted:
-    return NotPermitted(f'"{os.fsdecode(entry.name)}": {why}', hint=_SQUASH_HINT)
-
-
-def _unowned(entry: Entry, uid: int, gid: int, error: OSError) -> OSError:
-    if error.errno not in (errno.EPERM, errno.EINVAL):
-        return error
-    return _not_permitted(entry, f"this user may not give files to {uid}:{gid}")
-
-
-def _explained(entry: Entry, error: OSError) -> OSError | RefusedEntry:
-    """Make of a failed call an error that says which entry it was about."""
-    if error.errno in _WHY:
-        return _refused(entry, _WHY[error.errno])
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return _not_permitted(entry, error.strerror or "refused")
-    return OSError(error.errno, error.strerror, os.fsdecode(entry.name))

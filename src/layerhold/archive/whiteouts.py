@@ -35,6 +35,11 @@ def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
 
 
+def is_mark(path: bytes) -> bool:
+    """Tell whether a name in an archive is a whiteout, or makes its directory opaque."""
+    return PREFIX in path and path.startswith(PREFIX, path.rfind(b"/") + 1)
+
+
 def whiteout_of(path: bytes) -> bytes:
     """Give the name in an archive that hides `path`."""
     directory, _, name = path.rpartition(b"/")

@@ -23,7 +23,7 @@ import os
 import stat
 from contextlib import contextmanager
 
-from layerhold.linux.files import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, Opener
+from layerhold.tree.resolve import has_openat2, open_in_root, walk
 from layerhold.tree.unlocked import Unlocked, lacks_rights
 
 TYPE_CHECKING = False
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
-_MAX_LINKS = 40  # as the kernel
-_MAX_RACES = 100
-
-_open_in_root = Opener(_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 
 class Root:
@@ -51,6 +47,7 @@ class Root:
         self._at: bytes | None = None
         self._fd = -1
         self._times: tuple[int, int] | None = None
+        self._born: tuple[int, int] | None = None  # the owner of what is created in it
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +98,7 @@ class Root:
                 os.utime(_by_number(self._fd), ns=self._times)
         finally:
             os.close(self._fd)
-            self._at, self._fd, self._times = None, -1, None
+            self._at, self._fd, self._times, self._born = None, -1, None, None
 
     def _enter(self, directory: bytes) -> None:
         self.leave()
@@ -206,6 +203,13 @@ class Root:
         """Make a regular file that is not there yet, and return it open for writing, mode 0600."""
         at, name = self.at(path)
         return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600, dir_fd=at)
+
+    def owner_of_new(self, fd: int) -> tuple[int, int]:
+        """Give the owner of `fd`, which was just created: the same for all files in a directory."""
+        if self._born is None:
+            info = os.fstat(fd)
+            self._born = info.st_uid, info.st_gid
+        return self._born
 
     def symlink(self, target: bytes, path: bytes) -> None:
         """Make a symbolic link; `target` is stored as it is."""
@@ -387,75 +391,6 @@ class Root:
             self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
         self.leave()
         return True
-
-
-def has_openat2(root: int) -> bool:
-    """Tell whether there is `openat2`: Linux 5.6 has it, old filters for containers forbid it."""
-    try:
-        os.close(_open_in_root(root, b"."))
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return False
-        if error.errno != errno.EACCES:
-            raise
-    return True
-
-
-def open_in_root(root: int, path: bytes) -> int:
-    """Open the directory `path` as if `root` were "/", and return an O_PATH descriptor."""
-    for _ in range(_MAX_RACES):
-        try:
-            return _open_in_root(root, path)
-        except BlockingIOError:  # EAGAIN: a rename elsewhere got in the way of a ".."
-            continue
-    return _open_in_root(root, path)
-
-
-def walk(root: int, path: bytes, enter: Callable[[int], None] | None = None) -> int:
-    """Do what `open_in_root` does, one name at a time; `enter` is called on each directory on the way."""
-    way = [os.dup(root)]
-    todo, links = path.split(b"/")[::-1], 0
-    try:
-        while True:
-            if enter is not None:
-                enter(way[-1])
-            while todo and todo[-1] in (b"", b"."):
-                todo.pop()
-            if not todo:
-                return os.dup(way[-1])
-            name = todo.pop()
-            if name == b"..":
-                _up(way)
-                continue
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=way[-1])
-            if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                way.append(fd)
-                if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
-                continue
-            target = _target(fd)
-            links += 1
-            if links > _MAX_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
-            if target.startswith(b"/"):
-                while len(way) > 1:
-                    _up(way)
-            todo.extend(target.split(b"/")[::-1])
-    finally:
-        for fd in way:
-            os.close(fd)
-
-
-def _up(way: list[int]) -> None:
-    if len(way) > 1:
-        os.close(way.pop())
-
-
-def _target(link: int) -> bytes:
-    try:
-        return os.readlink(b"", dir_fd=link)
-    finally:
-        os.close(link)
 
 
 def _by_number(fd: int) -> bytes:
