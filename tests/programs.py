@@ -153,10 +153,14 @@ def made(final: Path, make: Callable[[Path, Path], None]) -> Path:
             for old in (final, *final.parent.glob(f"{final.name}.tmp-*")):
                 shutil.rmtree(old, ignore_errors=True)
             place = Path(tempfile.mkdtemp(prefix=f"{final.name}.tmp-", dir=final.parent))
-            place.chmod(0o755)
-            make(place, final)
-            (place / ".made").write_text(f"{_RECIPE} {final}")
-            place.rename(final)
+            try:
+                place.chmod(0o755)
+                make(place, final)
+                (place / ".made").write_text(f"{_RECIPE} {final}")
+                place.rename(final)
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                raise
             return final
     except OSError as error:
         raise Unavailable(f"cannot make {final}: {error}") from error

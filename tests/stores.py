@@ -45,7 +45,9 @@ class Place:
         return _run([*ours(), *self.flags, *args], stdin, check)
 
     def go(self, *args: str, version: str = programs.NEWEST, stdin: bytes | None = None, check: bool = True) -> Answer:
-        """Run Go's containers-storage on this store."""
+        """Run Go's containers-storage on this store; an ordinary user's needs a namespace that it cannot make here."""
+        if os.geteuid():
+            raise programs.Unavailable("Go's program needs root, or a user namespace with many IDs")
         return _run([programs.storage(version), *self.flags, *args], stdin, check)
 
     def ours_json(self, *args: str) -> Any:
