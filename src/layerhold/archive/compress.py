@@ -21,12 +21,33 @@ from layerhold.digests import Digest
 from layerhold.errors import BadArchive, StorageError
 from layerhold.values import Protocol
 
+try:
+    from isal import igzip_lib, isal_zlib
+    from isal.isal_zlib import adler32
+except ImportError:
+    from zlib import adler32
+
+    igzip_lib = isal_zlib = None  # type: ignore[assignment]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["BZIP2", "GZIP", "NONE", "XZ", "ZSTD", "Readable", "Source", "detect", "open_source", "unwrap", "wrap"]
+__all__ = [
+    "BZIP2",
+    "GZIP",
+    "NONE",
+    "XZ",
+    "ZSTD",
+    "Readable",
+    "Source",
+    "adler32",
+    "detect",
+    "open_source",
+    "unwrap",
+    "wrap",
+]
 
 NONE, BZIP2, GZIP, XZ, ZSTD = range(5)
 SUFFIXES = ("tar", "tar.bz2", "tar.gz", "tar.xz", "tar.zst")
@@ -300,9 +321,7 @@ class _ZlibMember:
 
 
 def _gzip() -> tuple[Callable[[], _Decompressor], tuple[type[Exception], ...]]:
-    try:
-        from isal import igzip_lib
-    except ImportError:
+    if igzip_lib is None:
         return _ZlibMember, (zlib.error,)
     flag = igzip_lib.DECOMP_GZIP
     # The wheel's types take the class for an instance.
@@ -344,9 +363,7 @@ def _zstd_module() -> Any:  # noqa: ANN401 - two modules, of which at most one i
 
 def gzip_compressor(level: int = _GZIP_LEVEL) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
     """Give the two functions that pack a gzip member: one for each chunk, one for the end."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
+    if isal_zlib is None:
         plain = zlib.compressobj(1 if level == 1 else 6, zlib.DEFLATED, _GZIP_WBITS)
         return plain.compress, plain.flush
     fast = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS)

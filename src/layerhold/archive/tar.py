@@ -22,9 +22,10 @@ slower.
 
 from __future__ import annotations
 
-from zlib import adler32
+from struct import Struct
 
 from layerhold.archive import pax
+from layerhold.archive.compress import adler32
 from layerhold.archive.entry import Entry
 from layerhold.errors import BadArchive
 
@@ -41,7 +42,12 @@ _ADLER = 65521
 _MAX_SIZE = (1 << 63) - 1
 _CACHED = 4096
 
+# Owner, digits of the size and what ends them, time, checksum, kind.
+_PLAIN_FIELDS = Struct("100x 24s 11sc 12s 8s c 355x").unpack
+_FIELD_ENDS = frozenset((b" ", b"\0"))
 _PLAIN_KINDS = frozenset((b"0", b"5", b"1", b"2"))
+_ODD_STARTS = frozenset((b"", b"/", b"."))
+_SLASH = ord("/")
 _LINKS = frozenset((b"1", b"2"))
 _DEVICES = frozenset((b"3", b"4"))
 _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
@@ -64,20 +70,17 @@ class TarReader:
         self._ended = False
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._checks: dict[bytes, int] = {}
+        self._times: dict[bytes, int] = {}
 
     def next(self) -> Entry | None:
         """Give the next entry, passing over what is left of this one; None at the end mark, or the end of the stream.
 
         Raises BadArchive, and what the iterator of blocks raises.
         """
-        if self._left:
-            self._pass_over()
-        elif self._ended:
-            return None
-        start = self._at
+        start = self._at + self._left
         at = start + self._padding
         header = self._block[at : at + BLOCK]
-        entry = _plain(header, self._checks, self._owners)
+        entry = _plain(header, self._checks, self._owners, self._times)
         if entry is None:
             return self._next_of_any_form()
         self._sink(self._block[start : at + BLOCK] if at > start else header)
@@ -101,6 +104,7 @@ class TarReader:
         """Read to the end of the stream: all of it, less any content of the current entry, goes to the header sink."""
         self._pass_over()
         self._ended = True
+        self._owners.clear()
         while self._at < len(self._block) or self._fill():
             self._sink(self._view[self._at :])
             self._at = len(self._block)
@@ -154,20 +158,25 @@ class TarReader:
         return BadArchive(why, offset=self._offset + self._at)
 
     def _next_of_any_form(self) -> Entry | None:
+        if self._ended:
+            return None
+        self._pass_over()
         self._read_all(self._padding, "the padding of an entry")
         self._padding = 0
         try:
             entry = self._extended()
         except pax.Malformed as error:
             raise self._bad(str(error)) from None
-        self._ended = entry is None
+        if entry is None:
+            self._ended = True
+            self._owners.clear()  # what follows the end is not to be taken for a plain header.
         return entry
 
     def _extended(self) -> Entry | None:
         """Read headers up to one that is an entry of its own, and put together what they say."""
         extras = pax.Extras(limit=EXTENDED_LIMIT)
         while (header := self._header()) is not None:
-            entry = _parse(header, self._checks, self._owners)
+            entry = _parse(header, self._checks, self._owners, self._times)
             if entry.kind not in pax.EXTENSIONS:
                 return self._begin(entry, header, extras)
             extras.count(entry.size)
@@ -222,45 +231,45 @@ def _drop(_data: bytes | memoryview) -> None:
     pass
 
 
-def _plain(header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[int, int, int]]) -> Entry | None:
-    """Read a header that has nothing unusual in it; None for any other."""
-    kind = header[156:157]
-    digits = header[124:135]
-    seconds = header[136:147]
-    owner = owners.get(header[100:124])
+def _plain(
+    header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[int, int, int]], times: dict[bytes, int]
+) -> Entry | None:
+    """Read a header that has nothing unusual in it, and an owner, checksum and time seen before; None for any other."""
+    if len(header) < BLOCK:
+        return None
+    owner_field, digits, end, time_field, check, kind = _PLAIN_FIELDS(header)
+    owner = owners.get(owner_field)
+    mtime = times.get(time_field)
     if (
-        len(header) < BLOCK
+        owner is None
+        or mtime is None
         or kind not in _PLAIN_KINDS
-        or owner is None
-        # The low half of an Adler-32 that starts at 0 is the sum of all bytes, modulo 65521.
-        or adler32(header, 0) & 0xFFFF != checks.get(header[148:156])
+        or end not in _FIELD_ENDS
         or not digits.isdigit()
-        or not seconds.isdigit()
-        or header[135] > 32
-        or header[147] > 32
+        # The low half of an Adler-32 that starts at 0 is the sum of all bytes, modulo 65521.
+        or adler32(header, 0) & 0xFFFF != checks.get(check)
     ):
         return None
     try:
-        size = int(digits, 8)
-        mtime = int(seconds, 8) * 1000000000
+        size = int(digits, 8) if kind == b"0" else 0
     except ValueError:
         return None
-    end = header.find(0, 0, 100)
-    name = header[:end] if end >= 0 else header[:100]
+    zero = header.find(0)
+    name = header[: zero if zero < 100 else 100]
     if header[345]:
         if header[257:265] != b"ustar\x0000" or any(header[500:512]):
             return None
         name = _until_zero(header[345:500]) + b"/" + name
-    if kind == b"0":
-        return Entry(name, _clean(name), kind, owner, size, mtime)
-    entry = Entry(name, _clean(name), kind, owner, 0, mtime)
+    entry = Entry(name, _clean(name), kind, owner, size, mtime)
     if kind in _LINKS:
         entry.linkname = _until_zero(header[157:257])
     return entry
 
 
-def _parse(header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[int, int, int]]) -> Entry:
-    """Read any header, and note its owner and its checksum for `_plain`."""
+def _parse(
+    header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[int, int, int]], times: dict[bytes, int]
+) -> Entry:
+    """Read any header, and note owner, checksum and time for `_plain`."""
     _verify(header, checks)
     field = header[100:124]
     owner = owners.get(field)
@@ -281,7 +290,9 @@ def _parse(header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[in
     if header[345] and magic.startswith(b"ustar\0"):
         prefix_end = 476 if header[508:512] == b"tar\0" else 500
         name = _until_zero(header[345:prefix_end]) + b"/" + name
-    mtime = _number(header[136:148], "mtime") * 1000000000
+    if len(times) >= _CACHED:
+        times.clear()
+    mtime = times[header[136:148]] = _number(header[136:148], "mtime") * 1000000000
     entry = Entry(name, b"", header[156:157], owner, size, mtime)
     entry.linkname = _until_zero(header[157:257])
     if entry.kind in _DEVICES and magic.startswith(b"ustar"):
@@ -326,10 +337,11 @@ def _until_zero(field: bytes) -> bytes:
 
 def _clean(name: bytes) -> bytes:
     """Take a name as a path below the root, as Go's `path.Clean("/" + name)` would, without the slash in front."""
+    # `find`, since `in` takes four times as long for bytes.
     if name.startswith(b"./"):
         name = name[2:]
-    if b"/." not in name and b"//" not in name and name[:1] not in (b"/", b"."):
-        return name[:-1] if name.endswith(b"/") else name
+    if name.find(b"/.") < 0 and name.find(b"//") < 0 and name[:1] not in _ODD_STARTS:
+        return name[:-1] if name[-1] == _SLASH else name
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":
