@@ -40,7 +40,7 @@ test-others: .venv/.made
 # Where no environment can be made (no venv, no network) the demo runs all the same, with the slower ways of the standard
 # library in the place of the wheels.
 demo:
-	@if $(MAKE) --no-print-directory .venv/.made; then exec $(RUN) demo/demo.py; fi; \
+	@if $(MAKE) -s --no-print-directory .venv/.made; then exec $(RUN) demo/demo.py; fi; \
 	echo 'No environment: running without the wheels that make it fast.'; \
 	PYTHONPATH=src exec python3 demo/demo.py
 
