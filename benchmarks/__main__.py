@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Samples = dict[str, list["Sample"]]
 OURS = "layerhold"
-PEERS = ("1.64.0", "1.43.0")
+PEERS = ("1.64", "1.43")
 
 
 def main() -> int:

@@ -14,8 +14,8 @@ from layerhold import references
 from layerhold.collection import with_data
 from layerhold.errors import BigDataUnknown
 from layerhold.records import data as big_data
-from layerhold.records.intents import left_over, settle
-from layerhold.tree.files import remove_tree
+from layerhold.records.intents import anything_left, left_over, settle
+from layerhold.tree.files import remove_tree, sweep_temporaries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Containers) -> None:
     """Act on every note that a crash left; does nothing, and takes no lock, when there is none."""
-    if not (left_over(images.directory) or left_over(containers.directory)):
+    if not (anything_left(images.directory) or anything_left(containers.directory)):
         return
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
 
@@ -50,6 +50,7 @@ def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Cont
 def _settle(kind: Items, intent: Intent, homes: Sequence[str], remove: Callable[[Sequence[str]], None]) -> None:
     record = kind.get(intent.id)
     if record is not None:
+        sweep_temporaries(os.path.join(homes[0], record.id))
         _measure(kind, record, homes[0], intent.keys)
     else:
         remove(intent.layers)

@@ -1,8 +1,8 @@
 """Intents: what is being made, changed or taken away, noted before it is begun.
 
-An image or a container is a record, a directory of data files, and layers. No single write can make all of them appear
-or go, and neither `images.json` nor `containers.json` has a mark for "half-made" that the Go programs honour. So whoever
-makes, changes or removes one first writes a small file beside the data directories
+An image or a container is a record, a directory of data files, and layers. No single write can make all of them
+appear or go, and neither `images.json` nor `containers.json` has a mark for "half-made" that the Go programs honour.
+So whoever makes, changes or removes one first writes a small file beside the data directories
 
     <driver>-images/.pending-<id>        {"layers": ["<layer id>", ...], "keys": ["<big data key>", ...]}
 
@@ -18,7 +18,7 @@ import json
 import os
 from contextlib import contextmanager
 
-from layerhold.tree.files import read_bytes, write_atomic
+from layerhold.tree.files import TEMPORARY, read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -45,8 +45,14 @@ def noted(directory: str, intent: Intent) -> Iterator[None]:
     os.unlink(path)
 
 
+def anything_left(directory: str) -> bool:
+    """Tell whether there are notes in `directory`, whole or not."""
+    return any(name.startswith((PREFIX, TEMPORARY)) for name in os.listdir(directory))
+
+
 def left_over(directory: str) -> list[Intent]:
-    """List the notes in `directory`; one that cannot be read names no layers and no keys."""
+    """List the notes in `directory`, whose lock is held exclusively; those that were never whole are removed."""
+    sweep_temporaries(directory)
     ids = [name[len(PREFIX) :] for name in os.listdir(directory) if name.startswith(PREFIX)]
     return [_read(directory, id) for id in ids]
 

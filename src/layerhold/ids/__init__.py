@@ -1,0 +1,1 @@
+"""Owners: ranges of user and group IDs, and how they map."""

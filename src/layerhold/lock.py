@@ -1,0 +1,181 @@
+"""Locks on files, shared with the Go programs.
+
+Each acquisition opens the file and takes an open-file-description lock on all of it, which excludes other processes,
+the classic POSIX locks of the Go library, and other threads of this process alike. So there is no table of locks and
+no counter; what is kept, for each thread, is which locks it holds, so that taking two in the wrong order, or one
+twice, raises LockOrder at once instead of hanging. Ranks (below, in the order in which locks may be taken) count for
+each store by itself. Released by F_UNLCK, then close, since a forked child would keep an open file description's lock
+alive.
+
+The first 64 bytes of a lock file are the last writer's mark. The library of 1.42 and later writes: 8 bytes wall clock
+in ns, 8 bytes counter of the process from 1, 4 bytes process ID (all little endian), 44 random bytes; before, 64 hex
+digits. Marks are compared, never interpreted. A crash leaves nothing: the kernel drops the lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import time
+from contextlib import contextmanager
+
+from layerhold.errors import LockOrder, ReadOnlyStore, StorageError
+from layerhold.linux import locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STORAGE = 10
+USERNS = 20
+LAYERS = 30
+IMAGESTORE_LAYERS = 31
+ADDITIONAL_LAYERS = 40
+IMAGES = 50
+ADDITIONAL_IMAGES = 60
+CONTAINERS = 70
+MOUNTS = 80
+
+MARK_SIZE = 64
+_SEVERAL = (ADDITIONAL_LAYERS, ADDITIONAL_IMAGES)  # ranks of which one thread may hold several locks
+
+
+class Held:
+    """The lock is held: proof of it, and the way to the last writer's mark."""
+
+    def __init__(self, fd: int, *, exclusive: bool) -> None:
+        self._fd = fd
+        self.exclusive = exclusive
+
+    def last_writer(self) -> bytes:
+        """Read the mark; fewer than 64 bytes if nobody wrote one yet."""
+        return os.pread(self._fd, MARK_SIZE, 0)
+
+    def record_write(self) -> bytes:
+        """Write a new mark and return it. Raises ReadOnlyStore if the lock is only shared."""
+        if not self.exclusive:
+            raise ReadOnlyStore("marking a write under a shared lock")
+        mark = struct.pack("<QQI", time.time_ns(), _count(), os.getpid()) + os.urandom(44)
+        os.pwrite(self._fd, mark, 0)
+        return mark
+
+
+class LockFile:
+    """A lock file at `path`, of `rank` among the locks of `store`; made with its first acquisition."""
+
+    def __init__(self, path: str, *, rank: int, store: str = "") -> None:
+        self.path = path
+        self.rank = rank
+        self.store = store
+
+    @contextmanager
+    def shared(self) -> Iterator[Held]:
+        """Hold the lock together with other readers."""
+        with self._held(exclusive=False, wait=True) as held:
+            assert held is not None
+            yield held
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Held]:
+        """Hold the lock alone."""
+        with self._held(exclusive=True, wait=True) as held:
+            assert held is not None
+            yield held
+
+    @contextmanager
+    def try_exclusive(self) -> Iterator[Held | None]:
+        """Hold the lock alone if nobody has it; else give None at once."""
+        with self._held(exclusive=True, wait=False) as held:
+            yield held
+
+    @contextmanager
+    def _held(self, *, exclusive: bool, wait: bool) -> Iterator[Held | None]:
+        with _in_order(self):
+            fd = self._open()
+            try:
+                if not locks.lock(fd, exclusive=exclusive, wait=wait):
+                    yield None
+                    return
+                try:
+                    yield Held(fd, exclusive=exclusive)
+                finally:
+                    locks.unlock(fd)
+            finally:
+                os.close(fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = os.open(self.path, flags, 0o644)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StorageError(f"lock file {self.path} is a symbolic link, and is not followed") from error
+            if error.errno == errno.EISDIR:
+                raise StorageError(f"lock file {self.path} is a directory") from error
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StorageError(f"lock file {self.path} is not a regular file")
+        return fd
+
+
+class NoLock:
+    """Stands for the lock of a store that is only read: always granted, never marked."""
+
+    rank = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[Held]:
+        """Grant it."""
+        yield _Unmarked()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Held]:
+        """Refuse."""
+        raise ReadOnlyStore()
+        yield
+
+    try_exclusive = exclusive
+
+
+class _Unmarked(Held):
+    def __init__(self) -> None:
+        super().__init__(-1, exclusive=False)
+
+    def last_writer(self) -> bytes:
+        return b""
+
+
+_writes = 0
+_taken: dict[int, list[LockFile]] = {}
+
+
+def _count() -> int:
+    global _writes  # noqa: PLW0603 - the mark has a counter of the process
+    _writes += 1
+    return _writes
+
+
+@contextmanager
+def _in_order(wanted: LockFile) -> Iterator[None]:
+    """Note, for this thread, that `wanted` is taken; refuse it if a lock that it holds comes later or is the same."""
+    from _thread import get_ident
+
+    thread = get_ident()
+    mine = _taken.setdefault(thread, [])
+    for lock in mine:
+        if lock.store == wanted.store and (
+            lock.rank > wanted.rank
+            or lock.path == wanted.path
+            or (lock.rank == wanted.rank and wanted.rank not in _SEVERAL)
+        ):
+            raise LockOrder(f"{wanted.path} is asked for while {lock.path} is held in this thread")
+    mine.append(wanted)
+    try:
+        yield
+    finally:
+        mine.remove(wanted)
+        if not mine:
+            _taken.pop(thread, None)

@@ -1,0 +1,1 @@
+"""Directories and files on the host: confined, copied, written at once, thrown away."""
