@@ -11,6 +11,7 @@ import os
 
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
+from layerhold.records.model import ContainerRecord, ImageRecord
 from layerhold.values import Generic, TypeVar
 
 TYPE_CHECKING = False
@@ -163,7 +164,7 @@ class Item(Generic[R]):
         return record.replace(names=names)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.record == other.record  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.record == other.record
 
     def __hash__(self) -> int:
         return hash((type(self), self.id))
@@ -258,13 +259,18 @@ def with_data(record: R, data: Mapping[str, bytes]) -> R:
     from layerhold.digests import sha256_of
 
     names = (*record.big_data_names, *(key for key in data if key not in record.big_data_names))
-    if not hasattr(record, "big_data_sizes"):
-        return record.replace(big_data_names=names)
-    return record.replace(
-        big_data_names=names,
-        big_data_sizes={**record.big_data_sizes, **{key: len(value) for key, value in data.items()}},
-        big_data_digests={**record.big_data_digests, **{key: str(sha256_of(value)) for key, value in data.items()}},
-    )
+    changes: dict[str, object] = {"big_data_names": names}
+    if isinstance(record, ImageRecord | ContainerRecord):
+        sizes = {key: len(value) for key, value in data.items()}
+        digests = {key: str(sha256_of(value)) for key, value in data.items()}
+        changes["big_data_sizes"] = {**record.big_data_sizes, **sizes}
+        changes["big_data_digests"] = digests = {**record.big_data_digests, **digests}
+        if isinstance(record, ImageRecord) and not record.digest:
+            # Go takes the first of these when it loads an image without one (images.go: recomputeDigests).
+            changes["digest"] = next(
+                (digests[key] for key in names if key.startswith("manifest") and key in digests), ""
+            )
+    return record.replace(**changes)
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

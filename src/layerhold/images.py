@@ -68,8 +68,6 @@ class Images(Collection["ImageRecord", "Image"]):
             flags=dict(flags or {}),
         )
         wanted = with_data(wanted, data)
-        if not wanted.digest:
-            wanted = wanted.replace(digest=_manifest_digest(wanted))
         with self._tables.writing("images", also_reading=("layers",)) as editors:
             wanted = wanted.replace(layer=self._plan(editors, wanted, layer))
             with noted(self.directory, Intent(id=wanted.id)):
@@ -180,7 +178,3 @@ def _valid(digest: str) -> str:
 
         return Digest.parse(digest)
     return ""
-
-
-def _manifest_digest(record: ImageRecord) -> str:
-    return next((value for key, value in record.big_data_digests.items() if key.startswith("manifest")), "")

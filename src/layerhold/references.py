@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def children(layers: View[LayerRecord], id: str) -> list[LayerRecord]:
     """The layers that stand directly on layer `id`."""
-    return [layer for layer in layers if layer.parent == id]
+    return layers.where("parent", id)
 
 
 def images_over(images: View[ImageRecord], id: str) -> list[ImageRecord]:
@@ -29,12 +29,12 @@ def images_over(images: View[ImageRecord], id: str) -> list[ImageRecord]:
 
 def container_of(containers: View[ContainerRecord], id: str) -> ContainerRecord | None:
     """The container whose own layer `id` is."""
-    return next((container for container in containers if container.layer == id), None)
+    return next(iter(containers.where("layer", id)), None)
 
 
 def containers_on(containers: View[ContainerRecord], image: str) -> list[ContainerRecord]:
     """The containers made from image `image`."""
-    return [container for container in containers if container.image == image]
+    return containers.where("image", image)
 
 
 def refuse_if_layer_needed(views: Views, id: str) -> None:
