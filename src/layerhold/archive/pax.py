@@ -207,7 +207,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         space = data.find(b" ", at, at + 10)
         digits = data[at:space] if space > 0 else b""
         end = at + int(digits) if digits.isdigit() else 0
-        if not space < end <= len(data) or data[end - 1] != 10:
+        if not at < space < end <= len(data) or data[end - 1] != 10:
             raise Malformed("invalid PAX record: wrong length")
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not key or b"\0" in (value if key in _TEXTS else key):

@@ -93,6 +93,19 @@ def make_dirs(path: str, mode: int = 0o700) -> None:
     os.chmod(path, mode)
 
 
+def move(src: str, dst: str) -> None:
+    """Rename a file or directory, one too that its owner may not write (moving a directory changes its `..`)."""
+    try:
+        os.rename(src, dst)
+    except PermissionError:
+        info = os.lstat(src)
+        if not stat.S_ISDIR(info.st_mode) or info.st_mode & 0o200:
+            raise
+        os.chmod(src, stat.S_IMODE(info.st_mode) | 0o200)
+        os.rename(src, dst)
+        os.chmod(dst, stat.S_IMODE(info.st_mode))
+
+
 def read_bytes(path: str) -> bytes | None:
     """Give the content of a file, or None if there is none."""
     try:

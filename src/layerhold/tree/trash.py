@@ -14,7 +14,7 @@ import os
 from contextlib import contextmanager
 
 from layerhold.linux import locks
-from layerhold.tree.files import make_dirs, remove_tree
+from layerhold.tree.files import make_dirs, move, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TempDir:
     def take(self, path: str) -> None:
         """Move `path` in here, to be deleted later; nothing there is no error."""
         try:
-            os.rename(path, self.place(os.path.basename(path)))
+            move(path, self.place(os.path.basename(path)))
         except FileNotFoundError:
             return
 

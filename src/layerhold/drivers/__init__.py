@@ -1,0 +1,1 @@
+"""Where the files of layers are: one module for each driver, and how one is chosen."""

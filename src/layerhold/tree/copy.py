@@ -1,0 +1,251 @@
+"""A whole tree copied: contents shared where the file system can, everything about the files kept.
+
+Kept: type, owner, mode, times in nanoseconds, attributes, device numbers, hard links within the tree, holes. Contents are
+cloned (FICLONE), or copied in the kernel (copy_file_range), or read and written; what works for one file is tried first
+for the next. Sockets become named pipes, as in Go's copy. An ordinary user's copies are his own: owners are not set, and
+files and directories that he owns but may not read are opened to him for the moment.
+
+The copy is made aside by its caller; a crash leaves half a tree there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_DIRECTORY = _READ | os.O_DIRECTORY
+_BLOCK = 1 << 20
+_CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
+
+
+def copy_tree(src: str, dst: str) -> None:
+    """Copy all that is in the directory `src` into the directory `dst`, which exists and is empty, and make it alike.
+
+    Raises OSError, which names the file.
+    """
+    _Copy().run(src, dst)
+
+
+class _Frame:
+    """One directory that is being copied."""
+
+    def __init__(self, src: int, dst: int, info: os.stat_result, mode: int | None) -> None:
+        self.src = src
+        self.dst = dst
+        self.info = info
+        self.mode = mode  # the mode to give back to the source, if it had to be changed
+        self.names = sorted(os.listdir(src))
+
+
+class _Copy:
+    def __init__(self) -> None:
+        self._links: dict[tuple[int, int], tuple[str, bytes]] = {}
+        self._root = ""
+        self._ordinary = os.geteuid() != 0
+        self._ways: list[Callable[[int, int, int], bool]] = [_clone, _copy_in_kernel, _copy_by_hand]
+
+    def run(self, src: str, dst: str) -> None:
+        self._root = dst
+        stack = [self._enter(-1, src, -1, dst)]
+        paths = [dst]
+        try:
+            while stack:
+                frame = stack[-1]
+                if not frame.names:
+                    self._finish(stack.pop())
+                    paths.pop()
+                    continue
+                name = frame.names.pop()
+                path = f"{paths[-1]}/{name}"
+                try:
+                    below = self._one(frame, name, path)
+                except OSError as error:
+                    raise OSError(error.errno, f"copying: {error.strerror}", path) from error
+                if below is not None:
+                    stack.append(below)
+                    paths.append(path)
+        finally:
+            for frame in stack:
+                os.close(frame.src)
+                os.close(frame.dst)
+
+    def _enter(self, src_at: int, src: str, dst_at: int, dst: str) -> _Frame:
+        """Open a directory and its copy. Its own mode, owner and times are set when it is full."""
+        where = None if src_at < 0 else src_at
+        info = os.stat(src, dir_fd=where, follow_symlinks=False)
+        mode = None
+        if self._ordinary and info.st_mode & 0o500 != 0o500:
+            mode = stat.S_IMODE(info.st_mode)
+            os.chmod(src, mode | 0o500, dir_fd=where)
+        src_fd = os.open(src, _DIRECTORY, dir_fd=where)
+        try:
+            dst_fd = os.open(dst, _DIRECTORY, dir_fd=None if dst_at < 0 else dst_at)
+        except BaseException:
+            os.close(src_fd)
+            raise
+        return _Frame(src_fd, dst_fd, info, mode)
+
+    def _finish(self, frame: _Frame) -> None:
+        try:
+            self._dress(frame.src, frame.dst, frame.info)
+            if frame.mode is not None:
+                os.fchmod(frame.src, frame.mode)
+        finally:
+            os.close(frame.src)
+            os.close(frame.dst)
+
+    def _one(self, frame: _Frame, name: str, path: str) -> _Frame | None:
+        """Copy one name; a directory is made, and given back to be filled."""
+        info = os.stat(name, dir_fd=frame.src, follow_symlinks=False)
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFDIR:
+            os.mkdir(name, 0o700, dir_fd=frame.dst)
+            return self._enter(frame.src, name, frame.dst, name)
+        if info.st_nlink > 1 and self._linked(frame, name, info, path):
+            return None
+        if kind == stat.S_IFREG:
+            self._file(frame, name, info)
+        elif kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=frame.src), name, dir_fd=frame.dst)
+            self._dress_by_name(frame, name, info)
+        else:
+            node = stat.S_IFIFO if kind == stat.S_IFSOCK else kind
+            os.mknod(name, node | 0o600, info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0, dir_fd=frame.dst)
+            os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
+            self._dress_by_name(frame, name, info)
+        return None
+
+    def _linked(self, frame: _Frame, name: str, info: os.stat_result, path: str) -> bool:
+        """Make another name of a file that is copied already; tell whether it was."""
+        key = (info.st_dev, info.st_ino)
+        first = self._links.setdefault(key, (path, b""))[0]
+        if first == path:
+            return False
+        os.link(first, name, dst_dir_fd=frame.dst, follow_symlinks=False)
+        return True
+
+    def _file(self, frame: _Frame, name: str, info: os.stat_result) -> None:
+        with self._readable(frame.src, name, info) as src:
+            dst = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=frame.dst)
+            try:
+                self._content(src, dst, info.st_size)
+                self._dress(src, dst, info)
+            finally:
+                os.close(dst)
+
+    @contextmanager
+    def _readable(self, at: int, name: str, info: os.stat_result) -> Iterator[int]:
+        """Open a file to read; an ordinary user's own that he may not read gets its mode back afterwards."""
+        try:
+            fd = os.open(name, _READ, dir_fd=at)
+        except PermissionError:
+            if not self._ordinary:
+                raise
+            os.chmod(name, stat.S_IMODE(info.st_mode) | 0o400, dir_fd=at)
+            try:
+                fd = os.open(name, _READ, dir_fd=at)
+            finally:
+                os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=at)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _content(self, src: int, dst: int, size: int) -> None:
+        while size and not self._ways[0](src, dst, size):
+            self._ways.pop(0)
+
+    def _dress(self, src: int, dst: int, info: os.stat_result) -> None:
+        """Give an open copy the owner, attributes, mode and times of what it was copied from."""
+        if not self._ordinary:
+            os.fchown(dst, info.st_uid, info.st_gid)
+        for key in os.listxattr(src):
+            self._xattr(lambda key=key: os.setxattr(dst, key, os.getxattr(src, key)))  # type: ignore[misc]
+        os.fchmod(dst, stat.S_IMODE(info.st_mode))
+        os.utime(dst, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    def _dress_by_name(self, frame: _Frame, name: str, info: os.stat_result) -> None:
+        """Do the same for what cannot be opened."""
+        if not self._ordinary:
+            os.chown(name, info.st_uid, info.st_gid, dir_fd=frame.dst, follow_symlinks=False)
+            if not stat.S_ISLNK(info.st_mode):
+                os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
+        src, dst = f"/proc/self/fd/{frame.src}/{name}", f"/proc/self/fd/{frame.dst}/{name}"
+        for key in os.listxattr(src, follow_symlinks=False):
+            value = os.getxattr(src, key, follow_symlinks=False)
+            self._xattr(lambda key=key, value=value: os.setxattr(dst, key, value, follow_symlinks=False))  # type: ignore[misc]
+        os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=frame.dst, follow_symlinks=False)
+
+    def _xattr(self, set_one: Callable[[], None]) -> None:
+        """Set an attribute; one that this file system or this user cannot have is left out, as in Go's copy."""
+        try:
+            set_one()
+        except OSError as error:
+            if error.errno != errno.ENOTSUP and not (self._ordinary and error.errno in (errno.EPERM, errno.EACCES)):
+                raise
+
+
+def _clone(src: int, dst: int, _size: int) -> bool:
+    """Let both files share their blocks."""
+    from layerhold.linux.files import ficlone
+
+    try:
+        ficlone(dst, src)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def _copy_in_kernel(src: int, dst: int, size: int) -> bool:
+    """Copy the parts that are no holes within the kernel."""
+    os.ftruncate(dst, size)
+    for start, end in _data(src, size):
+        at = start
+        while at < end:
+            try:
+                count = os.copy_file_range(src, dst, end - at, at, at)
+            except OSError as error:
+                if error.errno in _CANNOT:
+                    return False
+                raise
+            if count == 0:
+                break
+            at += count
+    return True
+
+
+def _copy_by_hand(src: int, dst: int, size: int) -> bool:
+    """Read and write the parts that are no holes."""
+    os.ftruncate(dst, size)
+    for start, end in _data(src, size):
+        at = start
+        while at < end:
+            block = os.pread(src, min(_BLOCK, end - at), at)
+            if not block:
+                break
+            at += os.pwrite(dst, block, at)
+    return True
+
+
+def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Give the parts of a file that are no holes."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            yield at, size
+            return
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, min(at, size)
