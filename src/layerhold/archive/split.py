@@ -242,21 +242,24 @@ def _fields_of_any_form(line: bytes, position: int) -> tuple[bytes, bytes, int, 
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise _damaged(position, "not a JSON object") from error
-    if not isinstance(record, dict) or record.get("position") != position:
+    if not isinstance(record, dict) or not _is_int(record.get("position"), position):
         raise _damaged(position, "lines out of order")
     payload = record.get("payload")
     if not isinstance(payload, str | None):
         raise _damaged(position, "payload is no text")
     raw = _base64((payload or "").encode(), position)
-    kind = record.get("type")
-    if kind == 2:
+    if _is_int(record.get("type"), 2):
         return raw, b"", 0, 0
-    if kind != 1:
+    if not _is_int(record.get("type"), 1):
         raise _damaged(position, "unknown type")
     size = record.get("size", 0)
     if type(size) is not int or size < 0 or (size and len(raw) != 8):
         raise _damaged(position, "size without checksum")
     return b"", _name(record, position), size, int.from_bytes(raw, "big")
+
+
+def _is_int(value: object, number: int) -> bool:
+    return type(value) is int and value == number
 
 
 def _name(record: dict[str, object], position: int) -> bytes:
