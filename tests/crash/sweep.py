@@ -34,6 +34,7 @@ MORE_CALLS = (
     *("setxattr", "fsetxattr", "lsetxattr", "utimensat", "mknodat", "ftruncate", "copy_file_range", "fcntl", "close"),
 )
 ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHONPATH = f"{ROOT}:{ROOT}/src"
 
 
 class Kill(NamedTuple):
@@ -75,7 +76,7 @@ def strace(options: list[str], words: list[str]) -> subprocess.CompletedProcess[
     if not shutil.which("strace"):
         raise programs.Unavailable("strace is not installed (Debian: apt-get install strace)")
     command = ["strace", "-f", "-qq", *options, *words]
-    env = os.environ | stores.QUIET | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = os.environ | stores.QUIET | {"PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, check=False, capture_output=True, text=True, env=env, cwd=ROOT, timeout=120)
 
 

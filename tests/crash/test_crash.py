@@ -14,7 +14,7 @@ import pytest
 from tests import stores
 from tests.crash import scenarios
 from tests.crash.scenarios import Scenario
-from tests.crash.sweep import ROOT, Template, moments, sweep
+from tests.crash.sweep import PYTHONPATH, ROOT, Template, moments, sweep
 
 pytestmark = [pytest.mark.root, pytest.mark.compat]
 RANDOM_KILLS = 20  # for each driver
@@ -57,5 +57,5 @@ def test_killed_at_random_moments_of_an_import(template: Template) -> None:
 
 
 def _start(template: Template, place: stores.Place, scenario: Scenario) -> subprocess.Popen[bytes]:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": PYTHONPATH}
     return subprocess.Popen(template.words(place, scenario), cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
