@@ -1,7 +1,7 @@
 """Compressed streams: told apart by their first bytes, unwrapped, wrapped.
 
-`open_source` unwraps and hashes in a thread of its own, so that both go on while the caller writes files: the
-decompressors and hashlib release the interpreter's lock. The thread only reads, hashes and unwraps; a queue of at most
+`open_source` unwraps in a thread of its own, and hashes what comes out in another, so that both go on while the caller
+writes files: the decompressors and hashlib release the interpreter's lock. The thread only reads, hashes and unwraps; a queue of at most
 `_AHEAD` blocks lies between. What fails there is raised to the caller, and leaving the block early ends the thread at
 its next block, and waits for it.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from queue import SimpleQueue
 
 from layerhold.digests import Digest
@@ -31,7 +31,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any
 
 __all__ = [
@@ -129,30 +129,40 @@ class Source:
 
     def _produce(self) -> None:
         try:
-            for block in self._hashed():
-                self._free.acquire()
-                if self._closed:
-                    return
-                self._queue.put(block)
+            with closing(self._hashed()) as blocks:
+                for block in blocks:
+                    self._free.acquire()
+                    if self._closed:
+                        return
+                    self._queue.put(block)
         except BaseException as error:  # it is raised again in the caller's thread.
             self._queue.put(error)
         else:
             self._queue.put(None)
 
-    def _hashed(self) -> Iterator[bytes]:
+    def _hashed(self) -> Generator[bytes]:
         """Give the plain blocks, and note sizes and digests of both sides; a stream that is plain is hashed once."""
         first = _at_least(_MAGIC_LENGTH, self._read)
         self.compression = detect(first)
         outer = hashlib.sha256() if self._want_digests else None
-        inner = hashlib.sha256() if self._want_digests and self.compression != NONE else None
-        for block in _unwrapped(self._chunks(first, outer), self.compression):
-            self.diff_size += len(block)
-            if inner:
-                inner.update(block)
-            yield block
-        if outer:
+        blocks = _unwrapped(self._chunks(first, outer), self.compression)
+        if outer is None or self.compression == NONE:
+            yield from self._counted(blocks)
+            inner = outer
+        else:
+            inner = hashlib.sha256()
+            with _updating(inner) as update:
+                for block in self._counted(blocks):
+                    update(block)
+                    yield block
+        if outer and inner:
             self.compressed_digest = Digest(f"sha256:{outer.hexdigest()}")
-            self.diff_digest = Digest(f"sha256:{inner.hexdigest()}") if inner else self.compressed_digest
+            self.diff_digest = Digest(f"sha256:{inner.hexdigest()}")
+
+    def _counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.diff_size += len(block)
+            yield block
 
     def _chunks(self, first: bytes, outer: hashlib._Hash | None) -> Iterator[bytes]:
         chunk = first
@@ -162,6 +172,30 @@ class Source:
                 outer.update(chunk)
             yield chunk
             chunk = self._read(_BLOCK)
+
+
+@contextmanager
+def _updating(hasher: hashlib._Hash) -> Iterator[Callable[[bytes], None]]:
+    """Update `hasher` in a thread, at most `_AHEAD` blocks behind; done at the end of the block."""
+    queue: SimpleQueue[bytes | None] = SimpleQueue()
+    free = threading.Semaphore(_AHEAD)
+
+    def work() -> None:
+        while (block := queue.get()) is not None:
+            hasher.update(block)
+            free.release()
+
+    def update(block: bytes) -> None:
+        free.acquire()
+        queue.put(block)
+
+    thread = threading.Thread(target=work, name="layerhold-hash", daemon=True)
+    thread.start()
+    try:
+        yield update
+    finally:
+        queue.put(None)
+        thread.join()
 
 
 @contextmanager

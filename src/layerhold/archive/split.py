@@ -21,6 +21,8 @@ import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from contextlib import contextmanager
+from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
+from stat import S_ISREG
 
 from layerhold.archive.compress import gzip_compressor, unwrap
 from layerhold.digests import crc64
@@ -37,6 +39,7 @@ _LINE_LIMIT = 16 << 20  # others write segments of up to 8 MiB, which base64 mak
 _READ = 1 << 20
 _TOGETHER = 128 << 10  # small pieces are handed on together, as each piece costs the same further on.
 _PACK = 64 << 10
+_NOT_THERE = frozenset((EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV))  # what `open_file` says of a tree that changed.
 
 # Characters of a name that stand for themselves in JSON, as Go writes it. Go also writes <, >, & and two line ends of
 # Unicode as escapes.
@@ -152,8 +155,6 @@ def _pieces(split_path: str, open_file: Callable[[bytes], int]) -> Iterator[byte
 
 
 def _content(name: bytes, size: int, crc: int, open_file: Callable[[bytes], int]) -> Iterator[bytes]:
-    from stat import S_ISREG
-
     fd = _opened(name, open_file)
     try:
         status = os.fstat(fd)
@@ -175,13 +176,11 @@ def _content(name: bytes, size: int, crc: int, open_file: Callable[[bytes], int]
 
 
 def _opened(name: bytes, open_file: Callable[[bytes], int]) -> int:
-    from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
-
     try:
         return open_file(name)
     except OSError as error:
-        if error.errno in (EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV):
-            raise DamagedLayer(f'"{os.fsdecode(name)}": {os.strerror(error.errno)}') from error
+        if error.errno in _NOT_THERE:
+            raise DamagedLayer(f'"{os.fsdecode(name)}": {error.strerror}') from error
         raise
 
 
@@ -226,12 +225,15 @@ def _fields(line: bytes, position: int) -> tuple[bytes, bytes, int, int]:
         payload, _, rest = line[21:].partition(b'"')
         if rest == b',"position":%d}' % position:
             return _base64(payload, position), b"", 0, 0
-    elif (
-        line.startswith(b'{"type":1,"name":"')
-        and line.endswith(b'","payload":null,"position":%d}' % position)
-        and line.count(b'"') == 10
-    ):
-        return b"", b"", 0, 0
+    elif line.startswith(b'{"type":1,"name":"'):
+        name, _, rest = line[18:].partition(b'"')
+        end = b',"position":%d}' % position
+        if name.find(92) < 0 and rest.endswith(end):
+            if rest == b',"payload":null' + end:
+                return b"", name, 0, 0
+            size, _, payload = rest[: -len(end)].partition(b',"payload":')
+            if size[8:].isdigit() and size.startswith(b',"size":') and len(payload) == 14:
+                return b"", name, int(size[8:]), int.from_bytes(_base64(payload[1:-1], position), "big")
     return _fields_of_any_form(line, position)
 
 

@@ -1,7 +1,7 @@
 """Which driver: the one that is asked for, else the one that the store already has, else the first that can be used.
 
-A store has a driver if there are layers in its home; two of them are an error, since only one can be meant. When nothing
-is there yet, the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+A store has a driver if there is something in its home; two of them are an error, since only one can be meant. When
+nothing is there yet, the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""The short links of overlay layers.
+
+    <home>/l/<26 characters>  -> ../<id>/diff
+    <home>/<id>/link          those 26 characters
+
+They keep the option string of a mount short, and `lower` files are made of them. A link that was lost is made again from
+the layer's `link` file. A `link` file that is empty or odd is damage of that layer alone (Go 1.64 removes the whole of
+`l/` when it meets one). A link whose layer has gone is swept.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import b2a_hex
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LENGTH = 26
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+def new_link() -> str:
+    """Make a name for a link: 26 random characters of base32."""
+    number = int(b2a_hex(os.urandom(17)), 16)
+    return "".join(_ALPHABET[number >> (5 * place) & 31] for place in range(_LENGTH))
+
+
+def read_link_name(directory: str) -> str:
+    """Give the link's name from a layer's directory, or "" if it has none that could be one."""
+    try:
+        with open(os.path.join(directory, "link")) as file:
+            name = file.read(_LENGTH + 1)
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return ""
+    return name if len(name) == _LENGTH and set(name) <= set(_ALPHABET) else ""
+
+
+def make_link(home: str, id: str, name: str) -> None:
+    """Make the link of layer `id`; one that is there, but leads elsewhere, is replaced."""
+    path, target = os.path.join(home, "l", name), f"../{id}/diff"
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        if os.readlink(path) != target:
+            os.unlink(path)
+            os.symlink(target, path)
+
+
+def restore_links(home: str, ids: Iterable[str]) -> None:
+    """Make the links again that are missing, and remove those whose layer has gone."""
+    links = os.path.join(home, "l")
+    wanted = {name: id for id in ids if (name := read_link_name(os.path.join(home, id)))}
+    found = set(os.listdir(links))
+    for name in wanted.keys() - found:
+        make_link(home, wanted[name], name)
+    for name in found - wanted.keys():
+        path = os.path.join(links, name)
+        if os.path.islink(path) and not os.path.exists(path):
+            os.unlink(path)

@@ -1,0 +1,165 @@
+"""What overlay can do on this machine, found out by trying, and remembered in files that the Go library reads, too.
+
+    <run home>/<feature>-true, <feature>-false      empty, or the reason
+
+They are in the run root, since the answer may change with the kernel. The experiments are made in a directory below the
+home, so on the file system that matters, and are unmounted and removed whatever happens.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+
+from layerhold.drivers.overlay_mount import option_string, specify
+from layerhold.errors import DriverNotSupported
+from layerhold.linux import mounts
+from layerhold.tree.files import make_dirs, remove_tree, write_atomic
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_OPAQUE, _REDIRECT, _METACOPY = "trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy"
+
+
+class Answers(Value):
+    """What was found out."""
+
+    native_diff: bool
+    metacopy: bool
+
+
+class Probe:
+    """The experiments for one home, with the mount options that its layers will have."""
+
+    def __init__(self, home: str, run_home: str, options: Sequence[str]) -> None:
+        self._home = home
+        self._run_home = run_home
+        self._options = options
+
+    def answers(self) -> Answers:
+        """Look up, or find out, everything. Raises DriverNotSupported if overlay does not work here at all."""
+        make_dirs(self._run_home)
+        self._remembered("overlay", self._works)
+        suffix = f"({','.join(self._options)})"
+        return Answers(
+            native_diff=self._remembered(f"native-diff{suffix}", self._has_native_diff),
+            metacopy=self._remembered(f"metacopy{suffix}", self._has_metacopy),
+        )
+
+    def volatile(self) -> bool:
+        """Tell whether mounts may be volatile: not synced, and lost with a crash of the machine."""
+        return self._remembered("volatile", self._has_volatile)
+
+    def _remembered(self, feature: str, find_out: Callable[[], str | None]) -> bool:
+        """Answer from the files, or by the experiment, which gives the reason for a no ("" for none), or None."""
+        path = os.path.join(self._run_home, feature)
+        if os.path.exists(f"{path}-true"):
+            return True
+        if os.path.exists(f"{path}-false"):
+            if feature == "overlay":
+                with open(f"{path}-false") as file:
+                    raise DriverNotSupported(file.read())
+            return False
+        reason = find_out()
+        write_atomic(f"{path}-{'true' if reason is None else 'false'}", (reason or "").encode(), mode=0o644, sync=False)
+        if feature == "overlay" and reason is not None:
+            raise DriverNotSupported(reason)
+        return reason is None
+
+    def _works(self) -> str | None:
+        with self._laboratory("compat") as top:
+            for name in ("lower1", "lower2", "upper", "work", "merged"):
+                os.mkdir(f"{top}/{name}")
+            os.mkdir(f"{top}/lower1/directory")
+            try:
+                with self._mounted(top, ["lower1", "lower2"]) as merged:
+                    os.rmdir(f"{merged}/directory")
+                    os.mknod(f"{top}/upper/whiteout", 0o020000, 0)
+            except OSError as error:
+                return f"kernel does not support overlay fs: {error.strerror}"
+        return None
+
+    def _has_native_diff(self) -> str | None:
+        """See whether what is changed in a merged tree shows in the upper as it is, without redirections."""
+        with self._laboratory("opaque-bug-check") as top:
+            for name in ("lower1/d", "lower1/d1", "lower2/d", "upper", "work", "merged"):
+                os.makedirs(f"{top}/{name}")
+            os.setxattr(f"{top}/lower2/d", _OPAQUE, b"y")
+            with self._mounted(top, ["lower2", "lower1"]) as merged:
+                with open(f"{merged}/d/f", "w"):
+                    pass
+                if _xattr(f"{top}/upper/d", _OPAQUE) == b"y":
+                    return "the kernel copies up the opaque flag"
+                try:
+                    os.rename(f"{merged}/d1", f"{merged}/d2")
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                else:
+                    if _xattr(f"{top}/upper/d2", _REDIRECT) == b"d1":
+                        return "the kernel redirects renamed directories"
+        return None
+
+    def _has_metacopy(self) -> str | None:
+        with self._laboratory("metacopy-check") as top:
+            for name in ("lower1", "upper", "work", "merged"):
+                os.mkdir(f"{top}/{name}")
+            with open(f"{top}/lower1/f", "w") as file:
+                file.write("f")
+            try:
+                with self._mounted(top, ["lower1"]) as merged:
+                    os.chmod(f"{merged}/f", 0o600)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                    raise
+                return error.strerror or "refused"
+            return None if _xattr(f"{top}/upper/f", _METACOPY) is not None else ""
+
+    def _has_volatile(self) -> str | None:
+        with self._laboratory("volatile-check") as top:
+            for name in ("lower1", "upper", "work", "merged"):
+                os.mkdir(f"{top}/{name}")
+            try:
+                with self._mounted(top, ["lower1"], "volatile"):
+                    return None
+            except OSError as error:
+                return error.strerror or "refused"
+
+    @contextmanager
+    def _laboratory(self, name: str) -> Iterator[str]:
+        top = os.path.join(self._home, f"{name}{int.from_bytes(os.urandom(5), 'big')}")
+        os.mkdir(top, 0o700)
+        try:
+            yield top
+        finally:
+            remove_tree(top)
+
+    @contextmanager
+    def _mounted(self, top: str, lowers: Sequence[str], *more: str) -> Iterator[str]:
+        spec = specify(
+            target=f"{top}/merged",
+            diff=f"{top}/upper",
+            work=f"{top}/work",
+            lowers=[f"{top}/{lower}" for lower in lowers],
+            empty="",
+            options=[*self._options, *more],
+            read_only=False,
+        )
+        mounts.mount("overlay", spec.target, "overlay", spec.flags, option_string(spec))
+        try:
+            yield spec.target
+        finally:
+            mounts.umount(spec.target)
+
+
+def _xattr(path: str, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return None
+        raise

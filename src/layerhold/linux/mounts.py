@@ -1,0 +1,115 @@
+"""Mounting: the classic calls, and the newer ones in which each option is a call of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from layerhold.linux.calls import check, function
+
+# <linux/mount.h>
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 0x1000
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CREATE = 0, 1, 5, 6
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_MOVE_FROM_EMPTY_PATH = 4
+_AT_FDCWD = -100
+
+_CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
+_mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
+_umount2 = function("umount2", _CHARS, _INT)
+_statfs = function("statfs", _CHARS, ctypes.c_void_p)
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """Mount the classic way. The kernel cuts `data` of a page or more silently: the caller counts its bytes."""
+    words = [os.fsencode(word) for word in (source, target, kind)]
+    check(_mount(words[0], words[1], words[2], flags, os.fsencode(data) or None), "mount", target)
+
+
+def umount(path: str, flags: int = 0) -> None:
+    """Unmount what is mounted at `path`."""
+    check(_umount2(os.fsencode(path), flags), "umount", path)
+
+
+def filesystem_type(path: str) -> int:
+    """Give the magic number of the file system that `path` is on (<linux/magic.h>)."""
+    buffer = ctypes.create_string_buffer(512)
+    check(_statfs(os.fsencode(path), buffer), "statfs", path)
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def mount_points() -> set[str]:
+    """List where something is mounted in this mount namespace."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return {os.fsdecode(_unescaped(line.split(b" ")[4])) for line in file}
+
+
+class Configuration:
+    """A file system that is being configured, one option a call (fsopen(2)); used as a context manager."""
+
+    def __init__(self, kind: str) -> None:
+        self._fsopen = function("fsopen", _CHARS, _UINT)
+        self._fsconfig = function("fsconfig", _INT, _UINT, _CHARS, _CHARS, _INT)
+        self._fd = check(self._fsopen(kind.encode(), _FSOPEN_CLOEXEC), "fsopen", kind)
+
+    def __enter__(self) -> Configuration:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self._fd)
+
+    def set(self, key: str, value: str | None = None) -> None:
+        """Set an option to a text of at most 255 bytes, or set a flag."""
+        command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+        text = None if value is None else os.fsencode(value)
+        self._said(self._fsconfig(self._fd, command, key.encode(), text, 0), f"{key}={value or ''}")
+
+    def set_fd(self, key: str, fd: int) -> None:
+        """Set an option to an open directory (Linux 6.13 and newer for overlay's)."""
+        self._said(self._fsconfig(self._fd, _FSCONFIG_SET_FD, key.encode(), None, fd), key)
+
+    def mount(self, target: str, flags: int = 0) -> None:
+        """Make the file system and mount it at `target`."""
+        fsmount = function("fsmount", _INT, _UINT, _UINT)
+        move_mount = function("move_mount", _INT, _CHARS, _INT, _CHARS, _UINT)
+        if flags & MS_RDONLY:
+            self.set("ro")
+        self._said(self._fsconfig(self._fd, _FSCONFIG_CREATE, None, None, 0), target)
+        # The attributes of a mount have the numbers of the MS_ flags up to MS_NOEXEC (MOUNT_ATTR_*).
+        attributes = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        made = self._said(fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), target)
+        try:
+            moved = move_mount(made, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY_PATH)
+            check(moved, "move_mount", target)
+        finally:
+            os.close(made)
+
+    def _said(self, result: int, about: str) -> int:
+        """Check a result; the error has the kernel's own words, which wait behind the descriptor."""
+        if result >= 0:
+            return result
+        number = ctypes.get_errno()
+        raise OSError(number, self._words() or os.strerror(number), about)
+
+    def _words(self) -> str:
+        said = []
+        while True:
+            try:
+                line = os.read(self._fd, 4096)
+            except OSError:  # ENODATA: that was all
+                return "; ".join(said)
+            said.append(line.decode(errors="replace").strip().removeprefix("e "))
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo the octal escapes of /proc/self/mountinfo."""
+    if b"\\" not in field:
+        return field
+    parts = field.split(b"\\")
+    return parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])
