@@ -1,9 +1,9 @@
 """Compressed streams: told apart by their first bytes, unwrapped, wrapped.
 
-`open_source` unwraps in a thread of its own, and hashes what comes out in another, so that both go on while the caller
-writes files: the decompressors and hashlib release the interpreter's lock. The thread only reads, hashes and unwraps; a queue of at most
-`_AHEAD` blocks lies between. What fails there is raised to the caller, and leaving the block early ends the thread at
-its next block, and waits for it.
+`open_source` unwraps in a thread of its own, and hashes both sides in another, so that both go on while the caller
+writes files: the decompressors and hashlib release the interpreter's lock. (A plain stream needs only the first.) The
+threads only read, hash and unwrap; queues of at most `_AHEAD` blocks lie between. What fails there is raised to the
+caller, and leaving the block early ends the threads at their next block, and waits for them.
 
 Several gzip members, xz streams, bzip2 streams, zstd frames in a row are one stream, as in Go; anything else after the
 first is an error. Windows over 128 MiB are refused. `isal` unpacks gzip twice as fast as `zlib`, which does without it.
@@ -144,50 +144,55 @@ class Source:
         """Give the plain blocks, and note sizes and digests of both sides; a stream that is plain is hashed once."""
         first = _at_least(_MAGIC_LENGTH, self._read)
         self.compression = detect(first)
-        outer = hashlib.sha256() if self._want_digests else None
-        blocks = _unwrapped(self._chunks(first, outer), self.compression)
-        if outer is None or self.compression == NONE:
-            yield from self._counted(blocks)
-            inner = outer
+        if not self._want_digests:
+            yield from self._counted(_unwrapped(self._chunks(first, _ignore), self.compression))
+            return
+        outer = inner = hashlib.sha256()
+        if self.compression == NONE:
+            yield from self._counted(_unwrapped(self._chunks(first, outer.update), NONE))
         else:
             inner = hashlib.sha256()
-            with _updating(inner) as update:
-                for block in self._counted(blocks):
-                    update(block)
+            with _hashing() as update:
+                chunks = self._chunks(first, lambda chunk: update(outer, chunk))
+                for block in self._counted(_unwrapped(chunks, self.compression)):
+                    update(inner, block)
                     yield block
-        if outer and inner:
-            self.compressed_digest = Digest(f"sha256:{outer.hexdigest()}")
-            self.diff_digest = Digest(f"sha256:{inner.hexdigest()}")
+        self.compressed_digest = Digest(f"sha256:{outer.hexdigest()}")
+        self.diff_digest = Digest(f"sha256:{inner.hexdigest()}")
 
     def _counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         for block in blocks:
             self.diff_size += len(block)
             yield block
 
-    def _chunks(self, first: bytes, outer: hashlib._Hash | None) -> Iterator[bytes]:
+    def _chunks(self, first: bytes, note: Callable[[bytes], None]) -> Iterator[bytes]:
         chunk = first
         while chunk and not self._closed:
             self.compressed_size += len(chunk)
-            if outer:
-                outer.update(chunk)
+            note(chunk)
             yield chunk
             chunk = self._read(_BLOCK)
 
 
+def _ignore(_chunk: bytes) -> None:
+    pass
+
+
 @contextmanager
-def _updating(hasher: hashlib._Hash) -> Iterator[Callable[[bytes], None]]:
-    """Update `hasher` in a thread, at most `_AHEAD` blocks behind; done at the end of the block."""
-    queue: SimpleQueue[bytes | None] = SimpleQueue()
+def _hashing() -> Iterator[Callable[[hashlib._Hash, bytes], None]]:
+    """Update hashes in a thread, at most `_AHEAD` blocks behind; done at the end of the block."""
+    queue: SimpleQueue[tuple[hashlib._Hash, bytes] | None] = SimpleQueue()
     free = threading.Semaphore(_AHEAD)
 
     def work() -> None:
-        while (block := queue.get()) is not None:
+        while (item := queue.get()) is not None:
+            hasher, block = item
             hasher.update(block)
             free.release()
 
-    def update(block: bytes) -> None:
+    def update(hasher: hashlib._Hash, block: bytes) -> None:
         free.acquire()
-        queue.put(block)
+        queue.put((hasher, block))
 
     thread = threading.Thread(target=work, name="layerhold-hash", daemon=True)
     thread.start()

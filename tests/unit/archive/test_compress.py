@@ -161,6 +161,9 @@ def test_leaving_early_ends_the_thread() -> None:
         next(iter(source))
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+    with open_source(io.BytesIO(gzip.compress(bytes(50_000_000)))) as source:
+        next(iter(source))
+    assert threading.active_count() == before
     with open_source(Endless()):
         pass
     assert threading.active_count() == before
