@@ -112,7 +112,9 @@ def _touching(log: str, folder: str) -> Iterator[Kill]:
     yield from found
 
 
-def run(template: Template, scenario: Scenario, kill: Kill, expected: set[str], *, podman: bool = False) -> None:
+def run(
+    template: Template, scenario: Scenario, kill: Kill, expected: set[str], *, go_first: bool, podman: bool = False
+) -> None:
     """Kill a scenario at one moment and check the store; raises AssertionError with the moment in it."""
     place = template.copy(f"run-{scenario.operation}-{kill.call}-{kill.number}")
     try:
@@ -120,9 +122,11 @@ def run(template: Template, scenario: Scenario, kill: Kill, expected: set[str], 
         # Not with --seccomp-bpf, which is faster, but injects nothing and says nothing.
         done = strace(["-o", "/dev/null", "-e", f"trace={kill.call}", "-e", inject], template.words(place, scenario))
         assert done.returncode == -signal.SIGKILL, f"was not killed: {done.returncode} {done.stderr}"
-        scenarios.check(place, scenario, expected, go_first=kill.number % 2 == 0, podman=podman)
+        scenarios.check(place, scenario, expected, go_first=go_first, podman=podman)
     except Exception as error:
-        raise AssertionError(f"{scenario.operation} on {scenario.driver}, killed at {kill}: {error}") from error
+        raise AssertionError(
+            f"{scenario.operation} on {scenario.driver}, killed at {kill}, {'Go' if go_first else 'we'} first: {error}"
+        ) from error
     finally:
         stores.clear(place.folder)
 
@@ -133,11 +137,12 @@ def sweep(template: Template, scenario: Scenario, calls: tuple[str, ...] = CALLS
     assert kills, "nothing touched the store"
     failures = []
     for kill in kills:
-        try:
-            podman = scenario == Scenario("create-image", "overlay") and kill.call.startswith(("rename", "unlink"))
-            run(template, scenario, kill, expected, podman=podman)
-        except AssertionError as error:
-            failures.append(str(error))
+        podman = scenario == Scenario("create-image", "overlay") and kill.call.startswith(("rename", "unlink"))
+        for go_first in (False, True):
+            try:
+                run(template, scenario, kill, expected, go_first=go_first, podman=podman and not go_first)
+            except AssertionError as error:
+                failures.append(str(error))
     print(f"{scenario.operation} on {scenario.driver}: {len(kills)} kills, {len(failures)} failures", flush=True)
     return failures
 
