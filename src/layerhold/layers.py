@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import BinaryIO, TypedDict
 
     from layerhold.archive.apply import Applied
     from layerhold.archive.changes import Change
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from layerhold.lock import LockFile
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Editors, Views
+
+    class How(TypedDict):
+        """How to read a tree (archive/changes.py, archive/export.py)."""
+
+        deletions: str
+        lowers: tuple[str, ...] | None
+        xattr_prefix: str
 
 
 class Layers(Collection["LayerRecord", "Layer"]):
@@ -371,7 +378,7 @@ def _same(one: LayerRecord, other: LayerRecord) -> bool:
     )
 
 
-def _how(contents: Contents) -> dict[str, object]:
+def _how(contents: Contents) -> How:
     return {"deletions": contents.deletions, "lowers": contents.lowers, "xattr_prefix": contents.xattr_prefix}
 
 

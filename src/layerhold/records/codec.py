@@ -1,29 +1,33 @@
 """Records to and from the JSON of the store's files, written as Go's encoder writes them.
 
 One line, no spaces, keys in the order of the tables below, empty optional ones left out, keys of maps sorted; `<`, `>`,
-`&`, U+2028 and U+2029 escaped. Go matches keys without regard to case, so that is done here where a key is not found as
-it is spelled. Keys that are not in the table come back after the others (Go's programs drop them at the next save).
+`&`, U+2028 and U+2029 escaped. Go matches keys without regard to case; `canonical` gives them the spelling of the
+tables. Keys that are not in the table come back after the others (Go's programs drop them at the next save).
+
+A file is taken apart record by record, so that the bytes of each are known and need not be made again for a save. What
+is no JSON, or could not be written again as JSON (NaN, numbers beyond a float), is damage: Go refuses such files, too.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 
 from layerhold.errors import DamagedFile
 from layerhold.ids.mappings import IdMappings, IdRange
-from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
+from layerhold.records.model import NEVER, ContainerRecord, ImageRecord, LayerRecord, MountRecord
 from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     R = TypeVar("R", bound=Value)
 else:
     R = None
 
-# How a field is read and written. "maps" are the two lists that make up IdMappings.
+# How a field is read and written. "uidmap" and "gidmap" are the two lists that make up IdMappings.
 TEXT, TEXTS, NUMBER, NUMBERS, MAP, UIDMAP, GIDMAP = "text", "texts", "number", "numbers", "map", "uidmap", "gidmap"
 
 
@@ -100,38 +104,84 @@ KEYS: dict[type[Value], dict[str, Key]] = {
 }
 
 
+class _Plan:
+    """What `decode` needs of a kind of record: all in plain dictionaries, since it runs for each of 10,000 records."""
+
+    def __init__(self, kind: type[Value]) -> None:
+        keys = KEYS[kind]
+        self.keys = frozenset(keys)
+        # Where a value of exactly this type is the field, as it is.
+        self.plain = {name: (key.field, _AS_IT_IS[key.kind]) for name, key in keys.items() if key.kind in _AS_IT_IS}
+        self.defaults = {"id": "", **kind._defaults}
+
+
+_AS_IT_IS: dict[str, type] = {TEXT: str, NUMBER: int, MAP: dict}
+_PLANS = {kind: _Plan(kind) for kind in KEYS}
+
+
 def encode(record: Value) -> bytes:
-    """Give the JSON object of a record."""
+    """Give the JSON object of a record. Raises ValueError for what JSON cannot say (NaN)."""
     values: dict[str, Any] = {}
+    fields = record.__dict__
     for name, key in KEYS[type(record)].items():
-        value = _plain(getattr(record, key.field), key.kind)
+        value = fields[key.field]
+        if key.kind not in _AS_IT_IS:
+            value = _listed(value, key.kind)
+        elif key.kind == MAP and value:
+            value = _sorted(value)
         if value or key.always:
             values[name] = value
-    values.update(getattr(record, "unknown", {}))
+    if values.get("created") == "":
+        values["created"] = NEVER  # Go cannot load a store with an empty time in it.
+    values.update(fields["unknown"])
     return to_json(values)
+
+
+def canonical(kind: type[Value], values: dict[str, Any]) -> dict[str, Any]:
+    """Give the known keys of a JSON object their usual spelling; of several spellings the last one goes."""
+    keys = _PLANS[kind].keys
+    if keys.issuperset(values):
+        return values
+    return {(name.lower() if name.lower() in keys else name): value for name, value in values.items()}
 
 
 def decode(kind: type[R], values: Mapping[str, Any]) -> R:
     """Make a record of a JSON object. Raises ValueError, which names the key, for a value of the wrong type."""
+    plan = _PLANS[kind]
+    record = object.__new__(kind)
+    fields = record.__dict__
+    fields.update(plan.defaults)
+    others: dict[str, Any] = {}
+    for name, value in values.items():
+        known = plan.plain.get(name)
+        if known is not None and type(value) is known[1]:
+            fields[known[0]] = value
+        else:
+            others[name] = value
+    if others:
+        _decode_others(kind, others, fields)
+    return record
+
+
+def _decode_others(kind: type[Value], values: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Fill in the fields whose values are to be looked at: lists, unknown keys, values of a wrong type."""
     keys = KEYS[kind]
-    fields: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
     maps: dict[str, tuple[IdRange, ...]] = {}
-    for name, value in values.items():
-        known = name if name in keys else _spelled(name, keys)
-        if known is None:
+    for name, value in canonical(kind, values).items():
+        key = keys.get(name)
+        if key is None:
             unknown[name] = value
-        elif value is not None:
-            key = keys[known]
-            read = _READ[key.kind](name, value)
-            if key.kind in (UIDMAP, GIDMAP):
-                maps[key.kind] = read
-            else:
-                fields[key.field] = read
-    if maps.get(UIDMAP) or maps.get(GIDMAP):
+        elif value is None:
+            continue
+        elif key.kind in (UIDMAP, GIDMAP):
+            maps[key.kind] = _ranges(name, value)
+        else:
+            fields[key.field] = _READ[key.kind](name, value)
+    if unknown:
+        fields["unknown"] = unknown
+    if any(maps.values()):
         fields["mappings"] = IdMappings(uids=maps.get(UIDMAP, ()), gids=maps.get(GIDMAP, ()))
-    fields.setdefault("id", "")
-    return kind(**fields, unknown=unknown)
 
 
 def parse_array(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
@@ -148,21 +198,23 @@ def parse_array(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
     at = _blank(text, 0)
     if at == len(text) or (text.startswith("null", at) and _blank(text, at + 4) == len(text)):
         return []
-    found: list[tuple[bytes, dict[str, Any]]] = []
+    collecting = gc.isenabled()
+    gc.disable()  # Thousands of new dictionaries and no circles: looking for some takes a third of the time.
     try:
-        _scan_array(text, at, found)
+        return _scan_array(text, at, data if text.isascii() else None)
     except _Misplaced as error:
         raise DamagedFile(path, _place(text, error.at, error.what)) from None
-    except json.JSONDecodeError as error:
-        raise DamagedFile(path, _place(text, error.pos, error.msg)) from error
-    except RecursionError:
-        raise DamagedFile(path, "nested too deeply") from None
-    return found
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def to_json(value: object) -> bytes:
-    """Encode a plain value as Go's encoder does, on one line. Keys keep the order that they have."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Encode a plain value as Go's encoder does, on one line. Keys keep the order that they have.
+
+    Raises ValueError for numbers that JSON does not have.
+    """
+    text = _encoder.encode(value)
     for plain, escaped in _ESCAPES:
         if plain in text:
             text = text.replace(plain, escaped)
@@ -177,8 +229,20 @@ def to_json(value: object) -> bytes:
         return "".join("\\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in text).encode()
 
 
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number is too large")
+    return number
+
+
 _ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
-_decoder = json.JSONDecoder()
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_float)
 
 
 class _Misplaced(Exception):
@@ -188,26 +252,45 @@ class _Misplaced(Exception):
         super().__init__(what)
 
 
-def _scan_array(text: str, at: int, found: list[tuple[bytes, dict[str, Any]]]) -> None:
-    """Fill `found` from the array at `at`, and see that nothing stands behind it."""
-    scan = _decoder.raw_decode
+def _scan_array(text: str, at: int, ascii: bytes | None) -> list[tuple[bytes, dict[str, Any]]]:
+    """Read the array at `at`, and see that nothing stands behind it. `ascii` are the bytes, if they are one a sign."""
     if text[at] != "[":
         raise _Misplaced(at, "an array of records is expected")
+    found: list[tuple[bytes, dict[str, Any]]] = []
     at = _blank(text, at + 1)
     ended = text.startswith("]", at)
     while not ended:
-        value, end = scan(text, at)
-        if not isinstance(value, dict):
-            raise _Misplaced(at, "a record is expected")
-        found.append((text[at:end].encode(), value))
+        value, end = _scan_object(text, at)
+        found.append((text[at:end].encode() if ascii is None else ascii[at:end], value))
+        if text.startswith(",{", end):  # as every program writes it
+            at = end + 1
+            continue
         at = _blank(text, end)
         ended = text.startswith("]", at)
         if not ended:
             if not text.startswith(",", at):
                 raise _Misplaced(at, '"," or "]" is expected')
             at = _blank(text, at + 1)
-    if _blank(text, at + 1) != len(text):
-        raise _Misplaced(at + 1, "something stands behind the array")
+    behind = _blank(text, at + 1)
+    if behind != len(text):
+        raise _Misplaced(behind, "something stands behind the array")
+    return found
+
+
+def _scan_object(text: str, at: int) -> tuple[dict[str, Any], int]:
+    try:
+        value, end = _decoder.scan_once(text, at)
+    except StopIteration as error:
+        raise _Misplaced(error.value, "a value is expected") from None
+    except json.JSONDecodeError as error:
+        raise _Misplaced(error.pos, error.msg) from None
+    except ValueError as error:  # from the makers of numbers, which do not know where they are
+        raise _Misplaced(at, str(error)) from None
+    except RecursionError:
+        raise _Misplaced(at, "nested too deeply") from None
+    if type(value) is not dict:
+        raise _Misplaced(at, "a record is expected")
+    return value, end
 
 
 def _blank(text: str, at: int) -> int:
@@ -222,19 +305,18 @@ def _place(text: str, at: int, what: str) -> str:
     return f"line {line}, column {column} (byte {len(text[:at].encode())}): {what}"
 
 
-def _spelled(name: str, keys: Mapping[str, Key]) -> str | None:
-    """Find a key that is `name` but for upper and lower case."""
-    lower = name.lower()
-    return lower if lower in keys else None
-
-
-def _plain(value: Any, kind: str) -> object:  # noqa: ANN401
+def _listed(value: Any, kind: str) -> list[object]:  # noqa: ANN401
     if kind in (UIDMAP, GIDMAP):
         spans = (value.uids if kind == UIDMAP else value.gids) if value else ()
         return [{"container_id": span.container, "host_id": span.host, "size": span.size} for span in spans]
-    if kind == MAP:
-        return {key: value[key] for key in sorted(value)}
-    return list(value) if isinstance(value, tuple) else value
+    return list(value)
+
+
+def _sorted(value: object) -> object:
+    """Sort the keys of maps in maps, as Go does."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _wrong(name: str, wanted: str, value: object) -> ValueError:
@@ -248,21 +330,24 @@ def _text(name: str, value: object) -> str:
 
 
 def _number(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise _wrong(name, "a whole number", value)
     return value
 
 
+_STRINGS, _INTEGERS = frozenset((str,)), frozenset((int,))
+
+
 def _texts(name: str, value: object) -> tuple[str, ...]:
-    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+    if type(value) is not list or not _STRINGS.issuperset(map(type, value)):
         raise _wrong(name, "a list of texts", value)
     return tuple(value)
 
 
 def _numbers(name: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, list):
+    if type(value) is not list or not _INTEGERS.issuperset(map(type, value)):
         raise _wrong(name, "a list of whole numbers", value)
-    return tuple(_number(name, item) for item in value)
+    return tuple(value)
 
 
 def _map(name: str, value: object) -> dict[str, Any]:
@@ -278,7 +363,10 @@ def _ranges(name: str, value: object) -> tuple[IdRange, ...]:
 
 
 def _range(name: str, value: Mapping[str, object]) -> IdRange:
-    container, host, size = (_number(f"{name}.{key}", value.get(key, 0)) for key in ("container_id", "host_id", "size"))
+    values = {key.lower(): number for key, number in value.items()}
+    container, host, size = (
+        _number(f"{name}.{key}", values.get(key, 0)) for key in ("container_id", "host_id", "size")
+    )
     return IdRange(container=container, host=host, size=size)
 
 
@@ -288,6 +376,4 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     NUMBER: _number,
     NUMBERS: _numbers,
     MAP: _map,
-    UIDMAP: _ranges,
-    GIDMAP: _ranges,
 }

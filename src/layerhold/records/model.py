@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
 
 EMPTY: Mapping[str, Any] = {}
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
 class Record(Value):
@@ -28,7 +29,7 @@ class Record(Value):
     id: str
     names: tuple[str, ...] = ()
     metadata: str = ""
-    created: str = "0001-01-01T00:00:00Z"
+    created: str = NEVER
     flags: Mapping[str, Any] = EMPTY
     big_data_names: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = EMPTY

@@ -1,0 +1,324 @@
+"""What differs between two trees.
+
+Three cases, told apart by what a driver gives (drivers/base.py: Contents):
+
+- one overlay layer over its lowers (`lowers` is not None): what is in it is a change. A 0/0 device deletes, an opaque
+  directory that hides one below deletes that one, a name that a lower has is modified, any other added.
+- two whole trees (`base` is given): walked side by side; what has the same device and inode in both is skipped with all
+  below it. Compared are type and mode, owner, device number, size and time (of directories the time alone), the target
+  of links, file capabilities and `user.*` attributes, as Go has done since 1.57.
+- one whole tree and nothing to compare with: everything is added.
+
+A directory in which something was added or deleted is listed as modified before it. The order is that of a walk: each
+directory before what is in it, names by their bytes. Links are never followed, and where a lower has a file in place
+of a directory, what this layer has below it is added (Go's programs fail there).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+
+from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, join, opaque_key
+from layerhold.tree.root import Root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MODIFY, ADD, DELETE = 0, 1, 2
+
+_CAPABILITY = b"security.capability"
+
+
+class Change:
+    """One path (bytes, with a leading slash) and what happened to it: MODIFY, ADD or DELETE."""
+
+    __slots__ = ("kind", "path")
+
+    def __init__(self, path: bytes, kind: int) -> None:
+        self.path = path
+        self.kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Change) and (self.path, self.kind) == (other.path, other.kind)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.kind))
+
+    def __repr__(self) -> str:
+        return f"Change({self.path!r}, {('MODIFY', 'ADD', 'DELETE')[self.kind]})"
+
+
+def between(
+    base: str | None,
+    path: str,
+    *,
+    deletions: str,
+    lowers: Sequence[str] | None,
+    xattr_prefix: str = "trusted.overlay.",
+) -> Iterator[Change]:
+    """Say what the tree at `path` (as a driver describes it) changes against the whole tree `base`. Raises OSError."""
+    with ExitStack() as stack:
+        new = stack.enter_context(Root(path))
+        if lowers is not None and deletions == OVERLAY_MARKS:
+            below = [stack.enter_context(Root(lower)) for lower in lowers]
+            found = _Layer(new, below, opaque_key(xattr_prefix)).changes()
+        elif base is None:
+            found = _everything(new)
+        else:
+            found = _compared(stack.enter_context(Root(base)), new)
+        for name, kind in _with_parents(found):
+            yield Change(b"/" + name, kind)
+
+
+def diff_size(
+    base: str | None,
+    path: str,
+    *,
+    deletions: str,
+    lowers: Sequence[str] | None,
+    xattr_prefix: str = "trusted.overlay.",
+) -> int:
+    """Count the bytes of the files (no directories) that were added or modified, each inode once."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    with Root(path) as root:
+        for change in between(base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix):
+            if change.kind == DELETE:
+                continue
+            info = root.lstat(change.path[1:])
+            if stat.S_ISDIR(info.st_mode) or (info.st_nlink > 1 and (info.st_dev, info.st_ino) in seen):
+                continue
+            if info.st_nlink > 1:
+                seen.add((info.st_dev, info.st_ino))
+            total += info.st_size
+    return total
+
+
+def hides_below(root: Root, lowers: Sequence[Root], opaque: bytes) -> Callable[[bytes], bool]:
+    """Give the test whether a directory of an overlay layer is opaque and there is something below that it hides."""
+    return _Layer(root, lowers, opaque).hides_below
+
+
+class Name:
+    """One name in a directory: `path` from the tree's root, and what is known of its type without asking again."""
+
+    __slots__ = ("is_directory", "is_special", "path")
+
+    def __init__(self, path: bytes, *, is_directory: bool, is_special: bool) -> None:
+        self.path = path
+        self.is_directory = is_directory
+        self.is_special = is_special  # no directory, no regular file, no link
+
+
+def walk(root: Root, prune: Callable[[Name], bool] | None = None) -> Iterator[Name]:
+    """Go through a tree, each directory before what is in it; not into those that `prune` says of."""
+    stack = [iter(listing(root, b""))]
+    while stack:
+        for name in stack[-1]:
+            yield name
+            if name.is_directory and not (prune is not None and prune(name)):
+                stack.append(iter(listing(root, name.path)))
+                break
+        else:
+            stack.pop()
+
+
+def listing(root: Root, directory: bytes) -> list[Name]:
+    """Give what is in `directory`, by the bytes of the names."""
+    fd = root.open_directory(directory)
+    try:
+        with os.scandir(fd) as entries:
+            found = [
+                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False), _special(entry)) for entry in entries
+            ]
+    finally:
+        os.close(fd)
+    found.sort()
+    return [Name(join(directory, name), is_directory=is_dir, is_special=special) for name, is_dir, special in found]
+
+
+def _special(entry: os.DirEntry[str]) -> bool:
+    return not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink())
+
+
+def _with_parents(found: Iterator[tuple[bytes, int, bool]]) -> Iterator[tuple[bytes, int]]:
+    """List, before what was added or deleted, those directories above it that are not listed yet."""
+    listed = {b""}
+    for path, kind, is_directory in found:
+        if is_directory:
+            listed.add(path)
+        if kind != MODIFY:
+            for above in _unlisted_above(path, listed):
+                yield above, MODIFY
+        yield path, kind
+
+
+def _unlisted_above(path: bytes, listed: set[bytes]) -> list[bytes]:
+    above = []
+    directory = path.rpartition(b"/")[0]
+    while directory not in listed:
+        listed.add(directory)
+        above.append(directory)
+        directory = directory.rpartition(b"/")[0]
+    return above[::-1]
+
+
+def _everything(root: Root) -> Iterator[tuple[bytes, int, bool]]:
+    for name in walk(root):
+        yield name.path, ADD, name.is_directory
+
+
+class _Layer:
+    """One overlay layer and what is below it."""
+
+    def __init__(self, root: Root, lowers: Sequence[Root], opaque: bytes) -> None:
+        self._root = root
+        self._opaque = opaque
+        # For each directory on the way: the lowers in which it is to be seen, nearest first.
+        self._visible: dict[bytes, Sequence[Root]] = {b"": lowers}
+
+    def changes(self) -> Iterator[tuple[bytes, int, bool]]:
+        for name in walk(self._root):
+            kind = self._kind(name)
+            if kind is not None:
+                yield name.path, kind, name.is_directory
+
+    def hides_below(self, path: bytes) -> bool:
+        """Tell whether the directory `path` is opaque and there is something below that it hides."""
+        directory = path.rpartition(b"/")[0]
+        lowers = self._seen_from(directory)
+        return self._is_opaque(self._root, path) and self._first(path, lowers) is not None
+
+    def _kind(self, name: Name) -> int | None:
+        path = name.path
+        lowers = self._seen_from(path.rpartition(b"/")[0])
+        if name.is_special and is_hidden(self._root.lstat(path)):
+            return DELETE
+        if not lowers:
+            if name.is_directory:
+                self._visible[path] = ()
+            return ADD
+        below = self._first(path, lowers)
+        if name.is_directory:
+            opaque = self._is_opaque(self._root, path)
+            self._visible[path] = () if opaque else self._visible_in(path, lowers)
+            if opaque and below is not None:
+                return DELETE
+        if below is None:
+            return ADD
+        if name.is_directory and stat.S_ISDIR(below.st_mode) and _same_directory(below, self._root.lstat(path)):
+            return None
+        return MODIFY
+
+    def _seen_from(self, directory: bytes) -> Sequence[Root]:
+        found = self._visible.get(directory)
+        if found is None:
+            above = self._seen_from(directory.rpartition(b"/")[0])
+            opaque = self._is_opaque(self._root, directory)
+            found = self._visible[directory] = () if opaque else self._visible_in(directory, above)
+        return found
+
+    def _first(self, path: bytes, lowers: Sequence[Root]) -> os.stat_result | None:
+        """Look for `path` from the nearest lower on; a whiteout says that there is none."""
+        for lower in lowers:
+            info = _lstat(lower, path)
+            if info is not None:
+                return None if is_hidden(info) else info
+        return None
+
+    def _visible_in(self, path: bytes, lowers: Sequence[Root]) -> Sequence[Root]:
+        """Those of the lowers whose directory `path` is to be seen: down to one that hides the rest."""
+        found = []
+        for lower in lowers:
+            info = _lstat(lower, path)
+            if info is None:
+                continue
+            if not stat.S_ISDIR(info.st_mode):
+                break
+            found.append(lower)
+            if self._is_opaque(lower, path):
+                break
+        return found
+
+    def _is_opaque(self, root: Root, path: bytes) -> bool:
+        return root.xattrs(path).get(self._opaque) == b"y"
+
+
+def _compared(old: Root, new: Root) -> Iterator[tuple[bytes, int, bool]]:
+    """Walk two whole trees side by side."""
+    stack = [_paired(old, new, b"")]
+    while stack:
+        for path, before, after in stack[-1]:
+            if after is None:
+                yield path, DELETE, False
+            elif before is None:
+                yield path, ADD, after.is_directory
+                if after.is_directory:
+                    stack.append(_paired(None, new, path))
+                    break
+            else:
+                one, other = old.lstat(path), new.lstat(path)
+                if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
+                    continue
+                if _differ(old, new, path, one, other):
+                    yield path, MODIFY, after.is_directory
+                if after.is_directory:
+                    stack.append(_paired(old if before.is_directory else None, new, path))
+                    break
+        else:
+            stack.pop()
+
+
+def _paired(old: Root | None, new: Root, directory: bytes) -> Iterator[tuple[bytes, Name | None, Name | None]]:
+    """Give the names of a directory in both trees, in one order."""
+    before = {name.path: name for name in listing(old, directory)} if old is not None else {}
+    after = {name.path: name for name in listing(new, directory)}
+    return iter([(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())])
+
+
+def _differ(old: Root, new: Root, path: bytes, one: os.stat_result, other: os.stat_result) -> bool:
+    if (one.st_mode, one.st_uid, one.st_gid, one.st_rdev) != (other.st_mode, other.st_uid, other.st_gid, other.st_rdev):
+        return True
+    if not _same_time(one.st_mtime_ns, other.st_mtime_ns):
+        return True
+    kind = stat.S_IFMT(one.st_mode)
+    if kind != stat.S_IFDIR and one.st_size != other.st_size:
+        return True
+    if kind == stat.S_IFLNK:
+        return _target(old, path) != _target(new, path)
+    return kind in (stat.S_IFREG, stat.S_IFDIR) and _kept_xattrs(old, path) != _kept_xattrs(new, path)
+
+
+def _same_directory(one: os.stat_result, other: os.stat_result) -> bool:
+    return (
+        one.st_size == other.st_size and one.st_mode == other.st_mode and _same_time(one.st_mtime_ns, other.st_mtime_ns)
+    )
+
+
+def _same_time(one: int, other: int) -> bool:
+    """Tell whether two times are the same as far as both are known: one that was cut to seconds has no nanoseconds."""
+    if one == other:
+        return True
+    seconds, nanoseconds = divmod(one, 10**9)
+    other_seconds, other_nanoseconds = divmod(other, 10**9)
+    return seconds == other_seconds and 0 in (nanoseconds, other_nanoseconds)
+
+
+def _kept_xattrs(root: Root, path: bytes) -> dict[bytes, bytes]:
+    found = root.xattrs(path)
+    return {key: value for key, value in found.items() if key == _CAPABILITY or key.startswith(b"user.")}
+
+
+def _target(root: Root, path: bytes) -> bytes:
+    with root.parent(path) as (at, name):
+        return os.readlink(name, dir_fd=at)
+
+
+def _lstat(root: Root, path: bytes) -> os.stat_result | None:
+    try:
+        return root.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
