@@ -69,7 +69,7 @@ def between(
             found = _everything(new)
         else:
             found = _compared(stack.enter_context(Root(base)), new)
-        for name, kind in _with_parents(found):
+        for name, kind in _with_parents(found, also_modified=base is not None):
             yield Change(b"/" + name, kind)
 
 
@@ -144,26 +144,30 @@ def _special(entry: os.DirEntry[str]) -> bool:
     return not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink())
 
 
-def _with_parents(found: Iterator[tuple[bytes, int, bool]]) -> Iterator[tuple[bytes, int]]:
-    """List, before what was added or deleted, those directories above it that are not listed yet."""
+def _with_parents(found: Iterator[tuple[bytes, int, bool]], *, also_modified: bool) -> Iterator[tuple[bytes, int]]:
+    """List, before what was added or deleted, those directories above it that are not listed yet.
+
+    Go does so for what was modified, too, when it compares whole trees.
+    """
     listed = {b""}
+    complete = {b""}  # directories that are listed with all above them
     for path, kind, is_directory in found:
         if is_directory:
             listed.add(path)
-        if kind != MODIFY:
-            for above in _unlisted_above(path, listed):
-                yield above, MODIFY
+        directory = path.rpartition(b"/")[0]
+        if (kind != MODIFY or also_modified) and directory not in complete:
+            complete.add(directory)
+            for above in _above(directory):
+                if above not in listed:
+                    listed.add(above)
+                    yield above, MODIFY
         yield path, kind
 
 
-def _unlisted_above(path: bytes, listed: set[bytes]) -> list[bytes]:
-    above = []
-    directory = path.rpartition(b"/")[0]
-    while directory not in listed:
-        listed.add(directory)
-        above.append(directory)
-        directory = directory.rpartition(b"/")[0]
-    return above[::-1]
+def _above(directory: bytes) -> list[bytes]:
+    """Give a directory and those above it, the topmost first."""
+    parts = directory.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _everything(root: Root) -> Iterator[tuple[bytes, int, bool]]:

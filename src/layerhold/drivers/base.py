@@ -65,6 +65,14 @@ class Contents(Value):
     xattr_prefix: str = "trusted.overlay."
 
 
+def is_safe(id: str, reserved: frozenset[str]) -> bool:
+    """Tell whether a directory of the name `id` can be a layer's: damaged records have IDs like "", ".." and "l".
+
+    They are never acted on: Go's programs have removed whole stores for them.
+    """
+    return bool(id) and id[0] != "." and "/" not in id and "\0" not in id and id not in reserved
+
+
 class Build(Protocol):
     """A layer in the making, aside. `publish` moves it into its place (the layers lock is held exclusively)."""
 

@@ -1,7 +1,10 @@
 """Which driver: the one that is asked for, else the one that the store already has, else the first that can be used.
 
-A store has a driver if there is something in its home; two of them are an error, since only one can be meant. When
-nothing is there yet, the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+A store has a driver if there are layers in its home; two such homes are an error, since only one can be meant. A home
+without layers counts if there is no other: Go's program leaves one wherever it tried a driver. When nothing is there yet,
+the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+
+(Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """
 
 from __future__ import annotations
@@ -19,14 +22,15 @@ if TYPE_CHECKING:
 ORDER = ("overlay", "vfs")
 # Where Go's library has drivers that Layerhold does not have yet.
 _OTHERS = ("btrfs", "zfs", "devicemapper", "aufs")
+# What is in a home that has no layer yet.
+_FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
 
 
 def open_driver(
     name: str | None, *, graphroot: str, runroot: str, options: Sequence[str], priority: Sequence[str]
 ) -> Driver:
     """Open the driver for a store. Raises DriverError, BadConfig (options), OSError."""
-    if not name:
-        name = _prior(graphroot)
+    name = name or _prior(graphroot)
     if name:
         return _open(name, graphroot, runroot, options)
     refusals = []
@@ -42,28 +46,42 @@ def _open(name: str, graphroot: str, runroot: str, options: Sequence[str]) -> Dr
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
 
-        return OverlayDriver(os.path.join(graphroot, "overlay"), os.path.join(runroot, "overlay"), options)
+        home = _overlay_home(name, graphroot)
+        return OverlayDriver(os.path.join(graphroot, home), os.path.join(runroot, home), options)
     if name == "vfs":
         from layerhold.drivers.vfs import VfsDriver
 
         return VfsDriver(os.path.join(graphroot, "vfs"), options)
-    raise DriverNotSupported(f"no such driver: {name}" if name not in _OTHERS else f"{name} is not offered yet")
+    about = f"{name} is not offered yet" if name in _OTHERS else f"failed to GetDriver graph {name} {graphroot}"
+    raise DriverNotSupported(about, hint="the drivers are: " + ", ".join(ORDER))
+
+
+def _overlay_home(name: str, graphroot: str) -> str:
+    """Name the home: Go's programs have made one of the driver's other name where they were asked for that one."""
+    if name == "overlay2" and _has_layers(graphroot, "overlay2"):
+        return name
+    return "overlay"
 
 
 def _prior(graphroot: str) -> str:
     """Find the driver that the store already has, if any."""
-    found = [name for name in (*ORDER, *_OTHERS) if _has_layers(os.path.join(graphroot, name))]
+    there = [name for name in (*ORDER, "overlay2", *_OTHERS) if any(_names(os.path.join(graphroot, name)))]
+    found = [name for name in there if _has_layers(graphroot, name)]
     if len(found) > 1:
         raise DriverError(
             f"{graphroot} contains several valid graphdrivers: {', '.join(found)}",
             hint="name the driver that is meant (storage.conf, or --storage-driver)",
         )
-    return found[0] if found else ""
+    return (found or there or [""])[0]
 
 
-def _has_layers(home: str) -> bool:
-    """Tell whether something is in a driver's home (a failed attempt to open a driver leaves an empty one)."""
+def _has_layers(graphroot: str, name: str) -> bool:
+    home = os.path.join(graphroot, name, "dir" if name == "vfs" else "")
+    return any(entry not in _FITTINGS for entry in _names(home))
+
+
+def _names(directory: str) -> list[str]:
     try:
-        return any(True for _ in os.scandir(home))
+        return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return []

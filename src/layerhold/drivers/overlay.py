@@ -11,6 +11,9 @@
 A layer is built whole in `tempdirs`, moved into place, and then gets its link: a crash leaves something aside, or a layer
 whose record is incomplete. All paths go through the home, which is bind-mounted on itself as Go does it, so that mounts
 below it stay private; renaming across that mount would fail.
+
+Reading a layer whole (to compare it with another one than its parent) mounts it for the moment. The mount has no name:
+it goes with the descriptor that holds it, so also when the process is killed.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import stat
 from contextlib import contextmanager
 
 from layerhold.drivers import overlay_links, overlay_mount
-from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features
+from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.options import parse
 from layerhold.drivers.overlay_probe import Probe
-from layerhold.errors import DriverError, DriverIncompatibleFS, DriverPrerequisites, LayerUnknown
+from layerhold.errors import DriverError, DriverIncompatibleFS, DriverPrerequisites, InvalidID, LayerUnknown
 from layerhold.linux import mounts
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside
@@ -48,6 +51,7 @@ _NOT_YET = (
     "size",
     "inodes",
     "force_mask",
+    "use_composefs",
 )
 
 # <linux/magic.h>, with the names that Go's `status` prints
@@ -75,7 +79,7 @@ class OverlayDriver:
     def __init__(self, home: str, run_home: str, options: Sequence[str] = ()) -> None:
         settings = parse(options, "overlay", OPTIONS)
         for key in _NOT_YET:
-            if settings.get(key):
+            if settings.get(key) not in ("", "false"):
                 raise DriverError(f"overlay: the option {key} is not offered yet")
         if os.geteuid() != 0:
             raise DriverPrerequisites("overlay needs root here", hint="use the driver vfs, which works for any user")
@@ -86,9 +90,9 @@ class OverlayDriver:
         self._filesystem = _backing_filesystem(home)
         self._links = os.path.join(home, "l")
         make_dirs(self._links, 0o755)
-        self._aside = Aside(os.path.join(home, "tempdirs"))
-        self._refuse_mount_program()
-        self._probe = Probe(home, run_home, self._options)
+        self._aside = Aside(os.path.join(home, "tempdirs"), before_sweep=_unmount_below)
+        self._foreign = _read(os.path.join(home, ".has-mount-program")).strip() == "true"
+        self._probe = Probe(self._aside, run_home, self._options)
         answers = self._probe.answers()
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
@@ -97,12 +101,15 @@ class OverlayDriver:
         self._aside.sweep()
 
     def path(self, id: str) -> str:
-        """Say where layer `id` is."""
+        """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
+        if not is_safe(id, self.reserved):
+            raise InvalidID(f"{id!r} is no ID that a layer can have")
         return os.path.join(self.home, id)
 
     @contextmanager
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Make the layer's directory aside."""
+        self._refuse_mount_program()
         with self._aside.open() as temporary:
             place = temporary.place(id)
             link = self._make(place, parent, spec)
@@ -113,6 +120,9 @@ class OverlayDriver:
         """Copy the layer's own files aside, to be changed and put back in their place."""
         from layerhold.tree.copy import copy_tree
 
+        self._refuse_mount_program()
+        if self.is_mounted(id):
+            raise DriverError(f"layer {id} is mounted, and cannot be changed below its mount", hint="unmount it first")
         with self._aside.open() as temporary:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
@@ -122,8 +132,11 @@ class OverlayDriver:
     @contextmanager
     def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:
         """Give the layer's own files if `against` is what it stands on; else all files, mounted if need be."""
+        self._refuse_mount_program()
         lowers = self._lowers_below(id)
-        if against == self._parent(id) and (self.features.native_diff or not lowers):
+        # What an older upper changed is missing from `diff`, so then only the whole tree will do.
+        alone = not any(_older_uppers(self.path(id)))
+        if against == self._parent(id) and alone and (self.features.native_diff or not lowers):
             yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=lowers)
             return
         with self._whole(id, lowers) as path:
@@ -136,14 +149,16 @@ class OverlayDriver:
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
+        self._refuse_mount_program()
         merged = os.path.join(self.path(id), "merged")
         diff = self._diff(id)
         if self.is_mounted(id):
             return merged
         make_dirs(merged)
-        wanted = [*(options.options or self._options)]
+        wanted = self._with_metacopy(options.options or self._options)
+        # Left by a volatile mount; while it is there the kernel refuses every other one.
+        remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
         if options.volatile and self._probe.volatile():
-            remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
             wanted.append("volatile")
         if options.label:
             wanted.append(f'context="{options.label}"')
@@ -158,6 +173,8 @@ class OverlayDriver:
 
     def is_mounted(self, id: str) -> bool:
         """Tell whether something is mounted on `merged`: it is on another device than the directory above it."""
+        if not is_safe(id, self.reserved):
+            return False
         try:
             return os.stat(os.path.join(self.path(id), "merged")).st_dev != os.stat(self.path(id)).st_dev
         except FileNotFoundError:
@@ -171,6 +188,9 @@ class OverlayDriver:
 
     def remove(self, id: str, trash: TempDir) -> None:
         """Remove the layer's link, then move its directory into the trash."""
+        if not is_safe(id, self.reserved):
+            return
+        self.unmount(id)
         link = overlay_links.read_link_name(self.path(id))
         if link:
             trash.take(os.path.join(self._links, link))
@@ -178,13 +198,13 @@ class OverlayDriver:
 
     def exists(self, id: str) -> bool:
         """Tell whether there is a directory for `id`."""
-        return os.path.isdir(self.path(id))
+        return is_safe(id, self.reserved) and os.path.isdir(self.path(id))
 
     def ids(self) -> Iterator[str]:
         """List the directories that are layers."""
         with os.scandir(self.home) as entries:
             for entry in entries:
-                if entry.name not in self.reserved and entry.is_dir(follow_symlinks=False):
+                if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
                     yield entry.name
 
     def describe(self) -> Sequence[tuple[str, str]]:
@@ -217,7 +237,7 @@ class OverlayDriver:
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
-        if self.home in mounts.mount_points():
+        if os.path.realpath(self.home) in mounts.mount_points():
             mounts.umount(self.home, mounts.MNT_DETACH)
 
     # --- making
@@ -323,32 +343,39 @@ class OverlayDriver:
 
     @contextmanager
     def _whole(self, id: str, lowers: Sequence[str]) -> Iterator[str]:
-        """Give the path of all files of a layer: its own directory, its mount, or a mount aside for this block only."""
-        if not lowers:
-            yield self._diff(id)
-            return
+        """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
         if self.is_mounted(id):
             yield os.path.join(self.path(id), "merged")
             return
         with self._aside.open() as temporary:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
-            spec = self._specify(id, place, self._diff(id), lowers, self._options, read_only=True)
+            options = self._with_metacopy(self._options)
+            spec = self._specify(id, place, self._diff(id), lowers, options, read_only=True)
             overlay_mount.mount(spec, self.home)
             try:
-                yield place
+                fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             finally:
                 mounts.umount(place, mounts.MNT_DETACH)
+        try:
+            yield f"/proc/self/fd/{fd}/."  # the dot: the name alone is a link, and some look at links themselves
+        finally:
+            os.close(fd)
+
+    def _with_metacopy(self, options: Sequence[str]) -> list[str]:
+        """Ask for metacopy if the layers are made with it, and only where the kernel has it."""
+        rest = [word for word in options if word != "metacopy=on"]
+        return [*rest, "metacopy=on"] if self._metacopy else rest
 
     def _mount_home(self) -> None:
         """Bind-mount the home on itself and make it private, once."""
-        if self.home not in mounts.mount_points():
+        if os.path.realpath(self.home) not in mounts.mount_points():
             mounts.mount(self.home, self.home, "none", mounts.MS_BIND)
             mounts.mount("none", self.home, "none", mounts.MS_PRIVATE)
 
     def _refuse_mount_program(self) -> None:
         """Refuse a home that fuse-overlayfs filled: its whiteouts are files, which the kernel would show."""
-        if _read(os.path.join(self.home, ".has-mount-program")).strip() == "true":
+        if self._foreign:
             raise DriverError(f"{self.home} was filled by a mount program, which is not offered yet")
 
 
@@ -403,6 +430,14 @@ def _backing_filesystem(home: str) -> str:
             f"'overlay' is not supported over {name}, a mount_program is required", hint="use the driver vfs"
         )
     return name
+
+
+def _unmount_below(directory: str) -> None:
+    """Unmount what a killed process had mounted in its place aside."""
+    above = os.path.realpath(directory) + "/"
+    for point in mounts.mount_points():
+        if point.startswith(above):
+            mounts.umount(point, mounts.MNT_DETACH)
 
 
 def _older_uppers(directory: str) -> Iterator[str]:

@@ -4,8 +4,8 @@
     <home>/<id>/link          those 26 characters
 
 They keep the option string of a mount short, and `lower` files are made of them. A link that was lost is made again from
-the layer's `link` file. A `link` file that is empty or odd is damage of that layer alone (Go 1.64 removes the whole of
-`l/` when it meets one). A link whose layer has gone is swept.
+the layer's `link` file, and a `link` file that is empty or missing from the link. Without both it is damage of that layer
+alone (Go 1.64 removes the whole of `l/` when it meets an empty one). A link whose layer has gone is swept.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 from binascii import b2a_hex
 
+from layerhold.tree.files import write_atomic
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _LENGTH = 26
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -51,11 +53,25 @@ def make_link(home: str, id: str, name: str) -> None:
 def restore_links(home: str, ids: Iterable[str]) -> None:
     """Make the links again that are missing, and remove those whose layer has gone."""
     links = os.path.join(home, "l")
+    ids = list(ids)
     wanted = {name: id for id in ids if (name := read_link_name(os.path.join(home, id)))}
     found = set(os.listdir(links))
+    _restore_names(home, ids, found, wanted)
     for name in wanted.keys() - found:
         make_link(home, wanted[name], name)
     for name in found - wanted.keys():
         path = os.path.join(links, name)
         if os.path.islink(path) and not os.path.exists(path):
             os.unlink(path)
+
+
+def _restore_names(home: str, ids: Sequence[str], found: set[str], wanted: dict[str, str]) -> None:
+    """Write the `link` files again that are empty or missing where a link says what was in them."""
+    nameless = set(ids) - set(wanted.values())
+    for name in sorted(found - wanted.keys()) if nameless else ():
+        path = os.path.join(home, "l", name)
+        id = os.readlink(path).removeprefix("../").removesuffix("/diff") if os.path.islink(path) else ""
+        if id in nameless and len(name) == _LENGTH and set(name) <= set(_ALPHABET):
+            write_atomic(os.path.join(home, id, "link"), name.encode(), mode=0o644)
+            nameless.discard(id)
+            wanted[name] = id

@@ -2,8 +2,8 @@
 
     <run home>/<feature>-true, <feature>-false      empty, or the reason
 
-They are in the run root, since the answer may change with the kernel. The experiments are made in a directory below the
-home, so on the file system that matters, and are unmounted and removed whatever happens.
+They are in the run root, since the answer may change with the kernel. The experiments are made in a place aside below the
+home, so on the file system that matters, and are unmounted and removed whatever happens, by the next sweep at the latest.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from layerhold.drivers.overlay_mount import option_string, specify
 from layerhold.errors import DriverNotSupported
 from layerhold.linux import mounts
-from layerhold.tree.files import make_dirs, remove_tree, write_atomic
+from layerhold.tree.files import make_dirs, write_atomic
 from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from layerhold.tree.trash import Aside
 
 _OPAQUE, _REDIRECT, _METACOPY = "trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy"
 
@@ -35,8 +37,8 @@ class Answers(Value):
 class Probe:
     """The experiments for one home, with the mount options that its layers will have."""
 
-    def __init__(self, home: str, run_home: str, options: Sequence[str]) -> None:
-        self._home = home
+    def __init__(self, aside: Aside, run_home: str, options: Sequence[str]) -> None:
+        self._aside = aside
         self._run_home = run_home
         self._options = options
 
@@ -131,12 +133,10 @@ class Probe:
 
     @contextmanager
     def _laboratory(self, name: str) -> Iterator[str]:
-        top = os.path.join(self._home, f"{name}{int.from_bytes(os.urandom(5), 'big')}")
-        os.mkdir(top, 0o700)
-        try:
+        with self._aside.open() as temporary:
+            top = temporary.place(name)
+            os.mkdir(top, 0o700)
             yield top
-        finally:
-            remove_tree(top)
 
     @contextmanager
     def _mounted(self, top: str, lowers: Sequence[str], *more: str) -> Iterator[str]:

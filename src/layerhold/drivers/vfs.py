@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from layerhold.drivers.base import ERASE, Contents, Features
+from layerhold.drivers.base import ERASE, Contents, Features, is_safe
 from layerhold.drivers.options import parse
-from layerhold.errors import DriverError, LayerUnknown
+from layerhold.errors import DriverError, InvalidID, LayerUnknown
 from layerhold.tree.files import make_dirs, move, sync_tree
 from layerhold.tree.trash import Aside
 
@@ -47,7 +47,9 @@ class VfsDriver:
         self._aside.sweep()
 
     def path(self, id: str) -> str:
-        """Say where layer `id` is."""
+        """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
+        if not is_safe(id, self.reserved):
+            raise InvalidID(f"{id!r} is no ID that a layer can have")
         return os.path.join(self._dir, id)
 
     @contextmanager
@@ -105,17 +107,18 @@ class VfsDriver:
 
     def remove(self, id: str, trash: TempDir) -> None:
         """Move the directory into the trash."""
-        trash.take(self.path(id))
+        if is_safe(id, self.reserved):
+            trash.take(self.path(id))
 
     def exists(self, id: str) -> bool:
         """Tell whether there is a directory for `id`."""
-        return os.path.isdir(self.path(id))
+        return is_safe(id, self.reserved) and os.path.isdir(self.path(id))
 
     def ids(self) -> Iterator[str]:
         """List the directories."""
         with os.scandir(self._dir) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
+                if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
                     yield entry.name
 
     def describe(self) -> Sequence[tuple[str, str]]:
@@ -159,5 +162,7 @@ class _Build:
 
     def publish(self) -> None:
         """Move the directory into its place; what a crash left there, or what it is to replace, is thrown away."""
-        self._temporary.take(self._final)
-        move(self.contents.path, self._final)
+        if os.path.lexists(self._final):
+            exchange(self.contents.path, self._final, self._temporary)
+        else:
+            move(self.contents.path, self._final)

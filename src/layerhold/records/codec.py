@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
+from contextlib import contextmanager
 
 from layerhold.errors import DamagedFile
 from layerhold.ids.mappings import IdMappings, IdRange
@@ -20,7 +21,7 @@ from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, NoReturn
 
     R = TypeVar("R", bound=Value)
@@ -198,12 +199,19 @@ def parse_array(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
     at = _blank(text, 0)
     if at == len(text) or (text.startswith("null", at) and _blank(text, at + 4) == len(text)):
         return []
-    collecting = gc.isenabled()
-    gc.disable()  # Thousands of new dictionaries and no circles: looking for some takes a third of the time.
     try:
         return _scan_array(text, at, data if text.isascii() else None)
     except _Misplaced as error:
         raise DamagedFile(path, _place(text, error.at, error.what)) from None
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Keep the collector quiet while many records are made, none in circles: it takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
@@ -242,7 +250,9 @@ def _float(digits: str) -> float:
 
 _ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
-_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_float)
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # the C scanner, which raises StopIteration(where)
+    parse_constant=_refuse, parse_float=_float
+).scan_once  # type: ignore[attr-defined]
 
 
 class _Misplaced(Exception):
@@ -252,8 +262,8 @@ class _Misplaced(Exception):
         super().__init__(what)
 
 
-def _scan_array(text: str, at: int, ascii: bytes | None) -> list[tuple[bytes, dict[str, Any]]]:
-    """Read the array at `at`, and see that nothing stands behind it. `ascii` are the bytes, if they are one a sign."""
+def _scan_array(text: str, at: int, raw: bytes | None) -> list[tuple[bytes, dict[str, Any]]]:
+    """Read the array at `at`, and see that nothing stands behind it. `raw` are its bytes, if each is a sign."""
     if text[at] != "[":
         raise _Misplaced(at, "an array of records is expected")
     found: list[tuple[bytes, dict[str, Any]]] = []
@@ -261,7 +271,7 @@ def _scan_array(text: str, at: int, ascii: bytes | None) -> list[tuple[bytes, di
     ended = text.startswith("]", at)
     while not ended:
         value, end = _scan_object(text, at)
-        found.append((text[at:end].encode() if ascii is None else ascii[at:end], value))
+        found.append((text[at:end].encode() if raw is None else raw[at:end], value))
         if text.startswith(",{", end):  # as every program writes it
             at = end + 1
             continue
@@ -279,7 +289,7 @@ def _scan_array(text: str, at: int, ascii: bytes | None) -> list[tuple[bytes, di
 
 def _scan_object(text: str, at: int) -> tuple[dict[str, Any], int]:
     try:
-        value, end = _decoder.scan_once(text, at)
+        value, end = _scan(text, at)
     except StopIteration as error:
         raise _Misplaced(error.value, "a value is expected") from None
     except json.JSONDecodeError as error:

@@ -1,12 +1,16 @@
 """A locked JSON file of records, and its index.
 
-A table may be split over several files (stable first, then volatile); a record stays in the file that it came from. The
-files are read again when the last writer's mark in the lock file or a file's inode, size or time has changed. Records
+A table may be split over several files (stable first, volatile last); a record stays in the file that it came from. The
+files are read again when the last writer's mark in the lock file, or a file's inode, size or time, has changed. Records
 stay JSON until somebody looks at them, and a save encodes those that changed: of the others the bytes are kept.
 
 Order of a save: the mark in the lock file, then each file that changed, whole, by rename. A crash in between makes
 others read once too often. What the block of `writing` changed is saved when it ends well; if it raises, what was not
-saved yet is forgotten.
+saved yet is forgotten, and the files are read again next time.
+
+Of two records with one ID, Go finds the last in a file, and the one in the earlier of two files. The other is kept in
+its file, until the ID is removed. Of two records with one name, the later has it: readers find that one, and the first
+writer takes the name from the earlier one.
 
 Records that a crash left half-made have the flag `incomplete`. Readers are not shown them; `repair` gets the editor and
 removes them when the table is next locked for writing, and a reader that meets some tries that first.
@@ -17,10 +21,10 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from layerhold.errors import DamagedFile
+from layerhold.errors import DamagedFile, ReadOnlyStore
 from layerhold.lock import MARK_SIZE
-from layerhold.records.codec import decode, encode, parse_array
-from layerhold.tree.files import write_atomic
+from layerhold.records.codec import KEYS, canonical, decode, encode, parse_array, without_collecting
+from layerhold.tree.files import read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Generic, TypeVar, Value
 
 TYPE_CHECKING = False
@@ -35,18 +39,32 @@ else:
     R = None
 
 Stamp = tuple[int, int, int] | None  # inode, size, time of a file; None: not there
+INCOMPLETE = "incomplete"
+VOLATILE = "volatile-"  # how the names of files begin that need not outlive the machine's running
 
 
 class _Row:
-    """One record: its JSON, its bytes (None: to be encoded), the file that it is in, and, once asked for, its value."""
+    """One record in a file: its bytes (None: to be encoded) and its JSON, or its value, or both."""
 
     __slots__ = ("file", "json", "raw", "value")
 
-    def __init__(self, file: int, json: dict[str, Any], raw: bytes | None, value: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, file: int, raw: bytes | None, json: dict[str, Any] | None, value: Any = None) -> None:  # noqa: ANN401
         self.file = file
-        self.json = json
         self.raw = raw
+        self.json = json
         self.value = value
+
+    def names(self) -> Sequence[str]:
+        """Give the names, without making a value of the JSON."""
+        if self.json is None:
+            return getattr(self.value, "names", ())
+        names = self.json.get("names")
+        return [name for name in names if isinstance(name, str)] if type(names) is list else ()
+
+    def incomplete(self) -> bool:
+        """Tell whether a crash left the record half-made."""
+        flags = getattr(self.value, "flags", None) if self.json is None else self.json.get("flags")
+        return type(flags) is dict and flags.get(INCOMPLETE) is True
 
 
 class View(Generic[R]):
@@ -56,13 +74,15 @@ class View(Generic[R]):
         self._kind = kind
         self._paths = paths
         self._rows: dict[str, _Row] = {}
+        self._shadowed: list[tuple[str, _Row]] = []  # records whose ID another one has
+        self._half_made: set[str] = set()
         self._names: dict[str, str] | None = None
-        self.needs_repair = False
+        self._tidy = False  # a writer has looked through it
 
     def get(self, id: str) -> R | None:
         """Give the record with this ID."""
         row = self._rows.get(id)
-        return None if row is None or _incomplete(row) else self._value(row)
+        return None if row is None or id in self._half_made else self._value(row)
 
     def by_name(self, name: str) -> R | None:
         """Give the record with this name."""
@@ -72,33 +92,39 @@ class View(Generic[R]):
     def find(self, ref: str) -> R | None:
         """Give the record with this ID, or this name, or the one whose ID begins so (pkg/truncindex of Go)."""
         found = self.get(ref) or self.by_name(ref)
-        if found is not None or not ref or " " in ref:
+        if found is not None or not ref:
             return found
-        matching = [id for id in self._rows if id.startswith(ref)]
+        matching = [id for id in self._rows if id.startswith(ref) and " " not in id and id not in self._half_made]
         return self.get(matching[0]) if len(matching) == 1 else None
 
-    def where(self, key: str, value: object) -> list[R]:
-        """Give the records in whose JSON `key` is `value`, without making values of the others."""
-        return [self._value(row) for row in self._rows.values() if row.json.get(key) == value and not _incomplete(row)]
+    def where(self, key: str, value: str) -> list[R]:
+        """Give the records with the text `value` under `key` of the JSON, without making values of the others."""
+        field = KEYS[self._kind][key].field
+        found = []
+        for id, row in self._rows.items():
+            has = getattr(row.value, field) if row.json is None else row.json.get(key) or ""
+            if has == value and id not in self._half_made:
+                found.append(self._value(row))
+        return found
 
     def incomplete(self) -> list[R]:
         """Give the records that a crash left half-made."""
-        return [self._value(row) for row in self._rows.values() if _incomplete(row)]
+        return [self._value(row) for id, row in self._rows.items() if id in self._half_made]
 
     def __contains__(self, id: object) -> bool:
-        row = self._rows.get(id) if isinstance(id, str) else None
-        return row is not None and not _incomplete(row)
+        return id in self._rows and id not in self._half_made
 
     def __iter__(self) -> Iterator[R]:
-        for row in list(self._rows.values()):
-            if not _incomplete(row):
-                yield self._value(row)
+        for id, row in list(self._rows.items()):
+            if id not in self._half_made:
+                yield row.value or self._value(row)
 
     def __len__(self) -> int:
-        return sum(not _incomplete(row) for row in self._rows.values())
+        return len(self._rows) - len(self._half_made)
 
     def _value(self, row: _Row) -> R:
         if row.value is None:
+            assert row.json is not None
             try:
                 row.value = decode(self._kind, row.json)
             except ValueError as error:
@@ -109,51 +135,47 @@ class View(Generic[R]):
     def _index(self) -> dict[str, str]:
         """The names, each with the ID of the last record that has it: a name moves to its new owner."""
         if self._names is None:
-            self._names = {
-                name: id for id, row in self._rows.items() if not _incomplete(row) for name in _names_of(row)
-            }
+            half_made = self._half_made
+            self._names = {name: id for id, row in self._rows.items() if id not in half_made for name in row.names()}
         return self._names
 
 
 class Editor(View[R]):
     """The records, to be changed, as long as the exclusive lock is held."""
 
-    def __init__(self, table: Table[R], held: Held) -> None:
+    def __init__(self, table: Table[R], held: Held, known: View[R]) -> None:
         super().__init__(table.kind, table.files)
+        self._rows = dict(known._rows)
+        self._shadowed = known._shadowed
+        self._half_made = set(known._half_made)
+        self._names = known._names and dict(known._names)
+        self._tidy = known._tidy
         self._table = table
         self._held = held
         self._dirty: set[int] = set()
 
     def put(self, record: R) -> None:
         """Add a record, or put it in the place of the one with its ID. Names that others have become its own."""
-        id = record.id  # type: ignore[attr-defined]
-        old = self._rows.get(id)
+        id: str = record.id  # type: ignore[attr-defined]
         names = getattr(record, "names", ())
         if names:
             self._take_names(id, names)
-        file = self._table.place(record) if old is None else old.file
-        row = _Row(file, {}, None, record)
-        # What look-ups read from the JSON of a row, without encoding all of it.
-        row.json = _glimpse(record)
-        if self._names is not None and old is not None:
-            for name in _names_of(old):
-                if self._names.get(name) == id:
-                    del self._names[name]
-        self._rows[id] = row
-        if self._names is not None and not _incomplete(row):
+        old = self._rows.get(id)
+        self._set(id, _Row(self._table.place(record) if old is None else old.file, None, None, record))
+        if self._names is not None and id not in self._half_made:
             self._names.update(dict.fromkeys(names, id))
-        self._dirty.add(file)
 
     def remove(self, id: str) -> None:
         """Remove the record with this ID; none is no error."""
         row = self._rows.pop(id, None)
         if row is None:
             return
-        if self._names is not None:
-            for name in _names_of(row):
-                if self._names.get(name) == id:
-                    del self._names[name]
+        self._forget_names(id, row)
+        self._half_made.discard(id)
         self._dirty.add(row.file)
+        if self._shadowed:
+            self._dirty.update(other.file for other_id, other in self._shadowed if other_id == id)
+            self._shadowed = [(other_id, other) for other_id, other in self._shadowed if other_id != id]
 
     def save(self) -> None:
         """Write what changed, now: the mark first, then the files. Raises OSError; then the files are as they were."""
@@ -163,35 +185,72 @@ class Editor(View[R]):
 
     @contextmanager
     def pending(self, record: R) -> Iterator[None]:
-        """Save `record` as incomplete, and as it is when the block ends well; if it fails, the record is gone."""
-        flags = {**record.flags, "incomplete": True}  # type: ignore[attr-defined]
+        """Save `record` as incomplete, and as it was put last, when the block ends well.
+
+        If the block fails, the record goes, with all that belongs to it. If only the last save fails, the record stays
+        incomplete in the file, for the next writer: what belongs to it is there by then.
+        """
+        id: str = record.id  # type: ignore[attr-defined]
+        flags = {**record.flags, INCOMPLETE: True}  # type: ignore[attr-defined]
         self.put(record.replace(flags=flags))
         self.save()
         try:
             yield
         except BaseException:
-            self.remove(record.id)  # type: ignore[attr-defined]
+            self._table.repair(self)
+            self.remove(id)
             self.save()
             raise
-        self.put(record)
+        last: Any = self._value(self._rows[id])
+        self.put(last.replace(flags={key: flag for key, flag in last.flags.items() if key != INCOMPLETE}))
+        self.save()
+
+    def tidy(self) -> None:
+        """Remove what a crash left, and let each name have one owner. Done once for what was read."""
+        if self._half_made:
+            self._table.repair(self)
+        if not self._tidy:
+            owner = self._index()
+            for id, row in list(self._rows.items()):
+                lost = {name for name in row.names() if owner.get(name, id) != id}
+                if lost:
+                    self._strip(id, lost)
+            self._tidy = True
         self.save()
 
     def _take_names(self, id: str, names: Sequence[str]) -> None:
         index = self._index()
         for holder in {index[name] for name in names if index.get(name, id) != id}:
-            row = self._rows[holder]
-            other: Any = self._value(row)
-            self._rows[holder] = stripped = _Row(row.file, {}, None, None)
-            stripped.value = other.replace(names=tuple(name for name in other.names if name not in names))
-            stripped.json = _glimpse(stripped.value)
-            self._dirty.add(row.file)
+            self._strip(holder, names)
+
+    def _strip(self, id: str, names: Sequence[str] | set[str]) -> None:
+        row = self._rows[id]
+        record: Any = self._value(row)
+        kept = tuple(name for name in record.names if name not in names)
+        self._set(id, _Row(row.file, None, None, record.replace(names=kept)))
+        if self._names is not None:
+            self._names.update(dict.fromkeys(kept, id))
+
+    def _set(self, id: str, row: _Row) -> None:
+        old = self._rows.get(id)
+        if old is not None:
+            self._forget_names(id, old)
+        self._rows[id] = row
+        (self._half_made.add if row.incomplete() else self._half_made.discard)(id)
+        self._dirty.add(row.file)
+
+    def _forget_names(self, id: str, row: _Row) -> None:
+        if self._names is not None:
+            for name in row.names():
+                if self._names.get(name) == id:
+                    del self._names[name]
 
 
 class Table(Generic[R]):
     """A table of records of `kind` under `lock`, in `files`.
 
-    `place` says in which of the files a new record goes. `repair` is called with the editor when there are incomplete
-    records.
+    `place` says in which of the files a new record goes (the first, unless told). `repair` is called with the editor
+    when there are incomplete records. `before_save` is called before each save: other locks' marks are its business.
     """
 
     def __init__(
@@ -202,26 +261,27 @@ class Table(Generic[R]):
         *,
         place: Callable[[R], int] | None = None,
         repair: Callable[[Editor[R]], None] | None = None,
+        before_save: Callable[[], None] | None = None,
     ) -> None:
         self.kind = kind
         self.files = files
         self.place = place or _first
+        self.repair = repair or _nothing
+        self._repairs = repair is not None
+        self._before_save = before_save
         self._lock = lock
-        self._repair = repair
-        self._known: View[R] | None = None
-        self._mark = b""
-        self._stamps: list[Stamp] = []
+        # One tuple, put in place at once: threads that read at the same time may each make it.
+        self._known: tuple[View[R], bytes, list[Stamp]] | None = None
 
     @contextmanager
     def reading(self) -> Iterator[View[R]]:
         """Hold the shared lock; what the block gets is fresh."""
-        if self._is_to_be_repaired():
-            try:
-                with self.writing():
-                    pass
-            except OSError:
-                # A disk that is full, or a store that may not be written: incomplete records are just not shown.
-                pass
+        with self._lock.shared() as held:
+            view = self._fresh(held)
+            if not (self._repairs and view._half_made):
+                yield view
+                return
+        self._try_to_repair()
         with self._lock.shared() as held:
             yield self._fresh(held)
 
@@ -229,80 +289,106 @@ class Table(Generic[R]):
     def writing(self) -> Iterator[Editor[R]]:
         """Hold the exclusive lock; what the block changed is saved if it ends well."""
         with self._lock.exclusive() as held:
-            editor = Editor(self, held)
-            known = self._fresh(held)
+            editor = Editor(self, held, self._fresh(held))
             self._known = None
-            editor._rows = dict(known._rows)
-            if known.needs_repair:
-                self._tidy(editor)
-            try:
-                yield editor
-                editor.save()
-            except BaseException:
-                self._known = None
-                raise
-            self._remember(editor, held)
+            editor.tidy()
+            yield editor
+            editor.save()
+            self._known = self._view_of(editor), held.last_writer(), self._stamps()
 
     def save(self, editor: Editor[R], held: Held, dirty: set[int]) -> None:
         """Write the files in `dirty`, for an editor."""
+        contents = {file: _encoded(editor, file) for file in sorted(dirty)}
+        if self._before_save is not None:
+            self._before_save()
         held.record_write()
-        for file in sorted(dirty):
-            raws = []
-            for row in editor._rows.values():
-                if row.file == file:
-                    if row.raw is None:
-                        row.raw = encode(row.value)
-                    raws.append(row.raw)
-            write_atomic(self.files[file], b"[" + b",".join(raws) + b"]", sync=file == 0)
+        for file, content in contents.items():
+            path = self.files[file]
+            write_atomic(path, content, sync=not os.path.basename(path).startswith(VOLATILE))
 
-    def _is_to_be_repaired(self) -> bool:
-        if self._repair is None:
-            return False
-        with self._lock.shared() as held:
-            return self._fresh(held).needs_repair
+    def _try_to_repair(self) -> None:
+        try:
+            with self.writing():
+                pass
+        except (OSError, ReadOnlyStore):
+            # A full disk, or a store that may not be written: a reader is not stopped by it, since incomplete records
+            # are just not shown. The next writer gets the error.
+            return
 
     def _fresh(self, held: Held) -> View[R]:
         mark = held.last_writer()
-        stamps = [_stamp(path) for path in self.files]
-        if self._known is None or len(mark) < MARK_SIZE or mark != self._mark or stamps != self._stamps:
-            self._known = None
-            self._known = self._load()
-            self._mark, self._stamps = mark, stamps
-        return self._known
+        stamps = self._stamps()
+        known = self._known
+        if known is not None and len(mark) == MARK_SIZE and mark == known[1] and stamps == known[2]:
+            return known[0]
+        self._known = None
+        view = self._load()
+        if held.exclusive:
+            self._sweep()
+        self._known = view, mark, stamps
+        return view
 
     def _load(self) -> View[R]:
         view = View(self.kind, self.files)
-        for file, path in enumerate(self.files):
-            earlier = set(view._rows) if file else set()
-            for raw, values in parse_array(_content(path), path):
-                id = values.get("id", "")
-                if not isinstance(id, str):
-                    raise DamagedFile(path, f'"id" is to be a text, not {id!r}')
-                if id in earlier:
-                    continue
-                row = _Row(file, values, raw)
-                view._rows[id] = row
-                view.needs_repair = view.needs_repair or _incomplete(row)
+        with without_collecting():
+            for file, path in enumerate(self.files):
+                self._load_file(view, file, path)
         return view
 
-    def _tidy(self, editor: Editor[R]) -> None:
-        """Let the records be removed that a crash left incomplete."""
-        if self._repair is not None:
-            self._repair(editor)
-            editor.save()
+    def _load_file(self, view: View[R], file: int, path: str) -> None:
+        rows = view._rows
+        earlier = set(rows)
+        for raw, as_spelled in parse_array(read_bytes(path) or b"", path):
+            values = canonical(self.kind, as_spelled)
+            id = values.get("id") or ""
+            if type(id) is not str:
+                raise DamagedFile(path, f'record {id!r}: "id" is to be a text')
+            row = _Row(file, raw, values)
+            if id in earlier:
+                view._shadowed.append((id, row))
+                continue
+            if id in rows:
+                view._shadowed.append((id, rows[id]))
+                view._half_made.discard(id)
+            rows[id] = row
+            if row.incomplete():
+                view._half_made.add(id)
 
-    def _remember(self, editor: Editor[R], held: Held) -> None:
+    def _sweep(self) -> None:
+        """Remove what writers of these files left who were killed."""
+        for path in self.files:
+            directory, name = os.path.split(path)
+            sweep_temporaries(directory or ".", name)
+
+    def _view_of(self, editor: Editor[R]) -> View[R]:
         view = View(self.kind, self.files)
-        view._rows = editor._rows
-        view._names = editor._names
-        view.needs_repair = any(_incomplete(row) for row in view._rows.values())
-        self._known = view
-        self._mark = held.last_writer()
-        self._stamps = [_stamp(path) for path in self.files]
+        view._rows, view._shadowed, view._half_made = editor._rows, editor._shadowed, editor._half_made
+        view._names, view._tidy = editor._names, editor._tidy
+        if any(row.file for row in editor._rows.values()):
+            view._rows = dict(sorted(editor._rows.items(), key=lambda item: item[1].file))
+        return view
+
+    def _stamps(self) -> list[Stamp]:
+        return [_stamp(path) for path in self.files]
+
+
+def _encoded(view: View[Any], file: int) -> bytes:
+    """Give the content of a file. Records whose ID a later one has come first, so that they stay the earlier."""
+    raws = []
+    for row in (*(row for _id, row in view._shadowed), *view._rows.values()):
+        if row.file == file:
+            if row.raw is None:
+                row.raw = encode(row.value)
+            raws.append(row.raw)
+    return b"[" + b",".join(raws) + b"]"
 
 
 def _first(_record: object) -> int:
     return 0
+
+
+def _nothing(_editor: object) -> None:
+    return
 
 
 def _stamp(path: str) -> Stamp:
@@ -311,27 +397,3 @@ def _stamp(path: str) -> Stamp:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
-
-
-def _incomplete(row: _Row) -> bool:
-    flags = row.json.get("flags")
-    return type(flags) is dict and flags.get("incomplete") is True
-
-
-def _names_of(row: _Row) -> Sequence[str]:
-    names = row.json.get("names")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else ()
-
-
-def _glimpse(record: Any) -> dict[str, Any]:  # noqa: ANN401
-    """What look-ups read from a row's JSON, for a record that is not encoded yet."""
-    known = ("id", "names", "flags", "parent", "image", "layer")
-    return {name: getattr(record, name) for name in known if hasattr(record, name)}

@@ -46,15 +46,18 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True
     return found
 
 
-def sweep_temporaries(directory: str) -> None:
-    """Remove the files of writers who were killed; the caller keeps others from writing in `directory`."""
+def sweep_temporaries(directory: str, name: str = "") -> None:
+    """Remove what writers left in `directory` who were killed: all, or only what was to become `name`.
+
+    The caller keeps others from writing there. Raises OSError.
+    """
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return
-    for name in names:
-        if name.startswith(TEMPORARY):
-            _unlink(os.path.join(directory, name))
+    for found in names:
+        if found.startswith(TEMPORARY + name):
+            _unlink(os.path.join(directory, found))
 
 
 def sync_directory(path: str) -> None:

@@ -18,7 +18,7 @@ from layerhold.tree.files import make_dirs, move, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _LOCK, _DIRECTORY = "lock-", "temp-dir-"
 
@@ -45,10 +45,11 @@ class TempDir:
 
 
 class Aside:
-    """The directories aside that lie in `base`."""
+    """The directories aside that lie in `base`. `before_sweep` is called with one that a crash left, to unmount there."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, *, before_sweep: Callable[[str], None] | None = None) -> None:
         self.base = base
+        self._before_sweep = before_sweep
 
     @contextmanager
     def open(self) -> Iterator[TempDir]:
@@ -98,6 +99,8 @@ class Aside:
             return
         try:
             if locks.lock(fd, exclusive=True, wait=False) and os.fstat(fd).st_nlink:
+                if self._before_sweep is not None:
+                    self._before_sweep(os.path.join(self.base, _DIRECTORY + number))
                 self._remove(number)
         finally:
             os.close(fd)
