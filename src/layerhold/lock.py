@@ -93,7 +93,7 @@ class LockFile:
     @contextmanager
     def _held(self, *, exclusive: bool, wait: bool) -> Iterator[Held | None]:
         with _in_order(self):
-            fd = self._open()
+            fd = self._open(to_write=exclusive)
             try:
                 if not locks.lock(fd, exclusive=exclusive, wait=wait):
                     yield None
@@ -105,16 +105,19 @@ class LockFile:
             finally:
                 os.close(fd)
 
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    def _open(self, *, to_write: bool) -> int:
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            fd = os.open(self.path, flags, 0o644)
+            fd = os.open(self.path, flags | os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if error.errno == errno.ELOOP and os.path.islink(self.path):
                 raise StorageError(f"lock file {self.path} is a symbolic link, and is not followed") from error
             if error.errno == errno.EISDIR:
                 raise StorageError(f"lock file {self.path} is a directory") from error
-            raise
+            if to_write or error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            # Somebody else's store, or one on a read-only file system: enough for a shared lock.
+            fd = os.open(self.path, flags | os.O_RDONLY)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise StorageError(f"lock file {self.path} is not a regular file")

@@ -201,7 +201,7 @@ def header(
 def _extended(name: bytes, records: dict[bytes, bytes]) -> bytes:
     """Give the header of type `x` that holds the records, and them."""
     data = b"".join(_record(key, records[key]) for key in sorted(records))
-    directory, _, base = name.rstrip(b"/").rpartition(b"/")
+    directory, _, base = name.rpartition(b"/")  # a directory's name ends in a slash, and so has no base
     own = b"/".join(filter(None, (directory, b"PaxHeaders.0", base)))
     block = _block(_ascii(own)[:100].rstrip(b"/"), b"x", size=len(data), device=None)
     return block + data + bytes(-len(data) % BLOCK)

@@ -10,6 +10,7 @@ can. "Mounting" is saying where the directory is. A crash leaves only what is in
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager
 
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
@@ -65,7 +66,7 @@ class VfsDriver:
                 os.chmod(place, 0o555)
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
-            yield _Build(place, self.path(id), temporary)
+            yield _Build(place, self.path(id))
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
@@ -74,7 +75,7 @@ class VfsDriver:
             place = temporary.place(id)
             os.mkdir(place, 0o700)
             self._copy(id, place)
-            yield _Build(place, self.path(id), temporary)
+            yield _Build(place, self.path(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:  # noqa: ARG002 - a whole tree always
@@ -151,10 +152,9 @@ class VfsDriver:
 class _Build:
     """A layer's directory in the making."""
 
-    def __init__(self, place: str, final: str, temporary: TempDir) -> None:
+    def __init__(self, place: str, final: str) -> None:
         self.contents = Contents(path=place, deletions=ERASE)
         self._final = final
-        self._temporary = temporary
 
     def sync(self) -> None:
         """Make the files durable."""
@@ -163,6 +163,20 @@ class _Build:
     def publish(self) -> None:
         """Move the directory into its place; what a crash left there, or what it is to replace, is thrown away."""
         if os.path.lexists(self._final):
-            exchange(self.contents.path, self._final, self._temporary)
+            _swap(self.contents.path, self._final)
         else:
             move(self.contents.path, self._final)
+
+
+def _swap(one: str, other: str) -> None:
+    """Let two directories change places in one step. To be moved they must be writable, so they are for the moment."""
+    from layerhold.linux.files import RENAME_EXCHANGE, renameat2
+
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (one, other)]
+    for path, mode in zip((one, other), modes, strict=True):
+        if not mode & 0o200:
+            os.chmod(path, mode | 0o200)
+    renameat2(one, other, RENAME_EXCHANGE)
+    for path, mode in zip((other, one), modes, strict=True):
+        if not mode & 0o200:
+            os.chmod(path, mode)

@@ -12,6 +12,11 @@ from binascii import b2a_base64
 from layerhold.errors import BigDataUnknown, InvalidBigDataName
 from layerhold.tree.files import make_dirs, write_atomic
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_LONGEST = 239  # of the 255 bytes of a name, less those of a temporary file's, Go's included
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
 
 
@@ -28,23 +33,27 @@ def file_name(key: str) -> str:
     name = "=" + b2a_base64(os.fsencode(key), newline=False).decode()
     if "/" in name:
         raise InvalidBigDataName(f'"{key}" would be in a file with a slash in its name ({name})')
-    if len(name) > 200:
-        raise InvalidBigDataName(f"a key of {len(key)} characters is too long for a file's name")
     return name
 
 
-def read(directory: str, key: str) -> bytes:
-    """Give the bytes of `key`. Raises BigDataUnknown, InvalidBigDataName, OSError."""
-    path = os.path.join(directory, file_name(key))
+def open_data(directory: str, key: str) -> BinaryIO:
+    """Open the file of `key` for reading. Raises BigDataUnknown, InvalidBigDataName, OSError."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return open(os.path.join(directory, file_name(key)), "rb")
     except FileNotFoundError:
         raise BigDataUnknown(key) from None
 
 
+def read(directory: str, key: str) -> bytes:
+    """Give the bytes of `key`. Raises BigDataUnknown, InvalidBigDataName, OSError."""
+    with open_data(directory, key) as file:
+        return file.read()
+
+
 def write(directory: str, key: str, value: bytes) -> None:
     """Put `value` in the file of `key`; the directory is made if need be. Raises InvalidBigDataName, OSError."""
-    path = os.path.join(directory, file_name(key))
+    name = file_name(key)
+    if len(name) > _LONGEST:
+        raise InvalidBigDataName(f"a key of {len(key)} characters is too long for a file's name")
     make_dirs(directory)
-    write_atomic(path, value)
+    write_atomic(os.path.join(directory, name), value)

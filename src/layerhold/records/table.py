@@ -77,7 +77,7 @@ class View(Generic[R]):
         self._shadowed: list[tuple[str, _Row]] = []  # records whose ID another one has
         self._half_made: set[str] = set()
         self._names: dict[str, str] | None = None
-        self._tidy = False  # a writer has looked through it
+        self._doubled = False  # the index has met a name twice
 
     def get(self, id: str) -> R | None:
         """Give the record with this ID."""
@@ -135,8 +135,14 @@ class View(Generic[R]):
     def _index(self) -> dict[str, str]:
         """The names, each with the ID of the last record that has it: a name moves to its new owner."""
         if self._names is None:
-            half_made = self._half_made
-            self._names = {name: id for id, row in self._rows.items() if id not in half_made for name in row.names()}
+            index: dict[str, str] = {}
+            for id, row in self._rows.items():
+                if id not in self._half_made:
+                    for name in row.names():
+                        if index.setdefault(name, id) != id:
+                            index[name] = id
+                            self._doubled = True
+            self._names = index
         return self._names
 
 
@@ -148,8 +154,8 @@ class Editor(View[R]):
         self._rows = dict(known._rows)
         self._shadowed = known._shadowed
         self._half_made = set(known._half_made)
-        self._names = known._names and dict(known._names)
-        self._tidy = known._tidy
+        self._names = None if known._names is None else dict(known._names)
+        self._doubled = known._doubled
         self._table = table
         self._held = held
         self._dirty: set[int] = set()
@@ -206,16 +212,15 @@ class Editor(View[R]):
         self.save()
 
     def tidy(self) -> None:
-        """Remove what a crash left, and let each name have one owner. Done once for what was read."""
+        """Remove what a crash left, and let each name have one owner."""
         if self._half_made:
             self._table.repair(self)
-        if not self._tidy:
-            owner = self._index()
+        owner = self._index()
+        if self._doubled:
             for id, row in list(self._rows.items()):
-                lost = {name for name in row.names() if owner.get(name, id) != id}
-                if lost:
+                if lost := {name for name in row.names() if owner.get(name, id) != id}:
                     self._strip(id, lost)
-            self._tidy = True
+            self._doubled = False
         self.save()
 
     def _take_names(self, id: str, names: Sequence[str]) -> None:
@@ -363,7 +368,7 @@ class Table(Generic[R]):
     def _view_of(self, editor: Editor[R]) -> View[R]:
         view = View(self.kind, self.files)
         view._rows, view._shadowed, view._half_made = editor._rows, editor._shadowed, editor._half_made
-        view._names, view._tidy = editor._names, editor._tidy
+        view._names, view._doubled = editor._names, editor._doubled
         if any(row.file for row in editor._rows.values()):
             view._rows = dict(sorted(editor._rows.items(), key=lambda item: item[1].file))
         return view

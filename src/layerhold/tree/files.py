@@ -7,6 +7,7 @@ replaced by the next write of the same file. (Go ends the name with random digit
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -119,84 +120,125 @@ def read_bytes(path: str) -> bytes | None:
 
 
 def disk_usage(path: str) -> int:
-    """Count the bytes of the files below `path`, each inode once; 0 if there is nothing."""
+    """Count the bytes of the files below `path`, each inode once; 0 if there is nothing. Raises OSError."""
     total = 0
     seen = set()
-    for entry in _files_below(path):
-        info = entry.stat(follow_symlinks=False)
-        if info.st_nlink == 1 or (info.st_dev, info.st_ino) not in seen:
-            seen.add((info.st_dev, info.st_ino))
-            total += info.st_size
+    for found in _files_below(path):
+        if found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
+            seen.add((found.st_dev, found.st_ino))
+            total += found.st_size
     return total
 
 
+def _files_below(path: str) -> Iterator[os.stat_result]:
+    try:
+        for _top, _directories, files, fd in os.fwalk(path, onerror=_raise):
+            for name in files:
+                yield os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def remove_tree(path: str) -> None:
-    """Remove `path` and all below it; nothing there is no error.
+    """Remove `path` and all below it; nothing there is no error. Raises OSError, which names the path that resisted.
 
-    Links are never followed, and directories without permission are opened to their owner first.
+    Links are never followed, mount points never entered (EBUSY), and directories whose owner may not change them are
+    opened to him first.
     """
+    above, name = os.path.split(os.path.abspath(path))
     try:
-        info = os.lstat(path)
+        at = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(info.st_mode):
-        os.unlink(path)
-        return
-    above = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _empty(above, os.path.basename(os.path.abspath(path)))
-    finally:
-        os.close(above)
-
-
-def _empty(above: int, name: str) -> None:
-    """Remove the directory `name` in `above`. An explicit stack: a tree may be deeper than Python's own."""
-    stack = [(above, name, _enter(above, name))]
-    try:
-        while stack:
-            parent, here, fd = stack[-1]
-            below = next(_remove_files(fd), None)
-            if below is not None:
-                stack.append((fd, below, _enter(fd, below)))
-                continue
-            stack.pop()
-            os.close(fd)
-            os.rmdir(here, dir_fd=parent)
-    finally:
-        for _parent, _here, fd in stack:
-            os.close(fd)
-
-
-def _enter(above: int, name: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    if os.geteuid() != 0:
-        info = os.stat(name, dir_fd=above, follow_symlinks=False)
-        if info.st_mode & 0o700 != 0o700 and stat.S_ISDIR(info.st_mode):
-            os.chmod(name, 0o700, dir_fd=above)
-    return os.open(name, flags, dir_fd=above)
-
-
-def _remove_files(fd: int) -> Iterator[str]:
-    """Unlink everything in a directory that is no directory; yield the names of those that are."""
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield entry.name
-            else:
-                os.unlink(entry.name, dir_fd=fd)
-
-
-def _files_below(path: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            found = list(entries)
-    except FileNotFoundError:
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(entry.path)
+        info = os.stat(name, dir_fd=at, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            _Removal(at, name, path).run()
         else:
-            yield entry
+            os.unlink(name, dir_fd=at)
+    except FileNotFoundError as error:
+        if error.filename not in (name, path):
+            raise
+    finally:
+        os.close(at)
+
+
+class _Removal:
+    """A tree on its way out: the directories that are open, from the top to where we are.
+
+    A tree may be deeper than Python's stack, or than the number of descriptors that we may have. So this is a loop, and
+    what lies deep is moved up to the top first.
+    """
+
+    def __init__(self, at: int, name: str, path: str) -> None:
+        self._at = at
+        self._name = name
+        self._path = path
+        self._open: list[tuple[str, int, list[str]]] = []  # name, descriptor, directories in it that are left
+
+    def run(self) -> None:
+        """Remove the tree."""
+        try:
+            self._visit(self._at, self._name)
+            while self._open:
+                name, fd, left = self._open[-1]
+                if left:
+                    self._visit(fd, left.pop())
+                else:
+                    self._open.pop()
+                    os.close(fd)
+                    os.rmdir(name, dir_fd=self._open[-1][1] if self._open else self._at)
+        except OSError as error:
+            names = [name for name, _fd, _left in self._open[1:]]
+            resisting = os.path.basename(str(error.filename or ""))
+            error.filename = os.path.join(self._path, *names, *([resisting] if resisting != self._name else []))
+            raise
+        finally:
+            for _name, fd, _left in self._open:
+                os.close(fd)
+
+    def _visit(self, at: int, name: str) -> None:
+        """Remove a directory if it is empty; else remove its files, and leave its directories to be visited."""
+        try:
+            # First, because it is what finds a mount point, of the same file system or another: EBUSY.
+            os.rmdir(name, dir_fd=at)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        if len(self._open) == _DEPTH:
+            higher = os.urandom(8).hex()
+            _name, top, left = self._open[0]
+            _unlock(name, at)
+            os.rename(name, higher, src_dir_fd=at, dst_dir_fd=top)
+            left.append(higher)
+            return
+        _unlock(name, at)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+        left = []
+        self._open.append((name, fd, left))
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.name)
+                else:
+                    os.unlink(entry.name, dir_fd=fd)
+
+
+_DEPTH = 100  # directories open at once in one removal
+
+
+def _unlock(name: str, at: int) -> None:
+    """Let the owner of a directory change it. (The rights of root do not depend on it.)"""
+    if os.geteuid():
+        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+        if mode & 0o700 != 0o700:
+            os.chmod(name, 0o700, dir_fd=at)
 
 
 def _unlink(path: str) -> None:

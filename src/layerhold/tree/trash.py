@@ -10,6 +10,7 @@ it is held, after the directory has gone.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LOCK, _DIRECTORY = "lock-", "temp-dir-"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class TempDir:
@@ -31,8 +33,8 @@ class TempDir:
         self._count = 0
 
     def place(self, name: str = "addition") -> str:
-        """Give a path in it that nothing is at yet: `<count>-<name>`."""
-        path = os.path.join(self.path, f"{self._count}-{name}")
+        """Give a path in it that nothing is at yet: `<count>-<name>`, cut where a file's name must end."""
+        path = os.path.join(self.path, os.fsdecode(os.fsencode(f"{self._count}-{name}")[:255]))
         self._count += 1
         return path
 
@@ -55,56 +57,76 @@ class Aside:
     def open(self) -> Iterator[TempDir]:
         """Make a directory aside; it goes, with all that is in it, at the end of the block."""
         make_dirs(self.base)
-        number, fd = self._new_lock()
-        try:
+        with self._new_lock() as number:
             path = os.path.join(self.base, _DIRECTORY + number)
             os.mkdir(path, 0o700)
             try:
                 yield TempDir(path)
             finally:
                 self._remove(number)
-        finally:
-            locks.unlock(fd)
-            os.close(fd)
 
     def sweep(self) -> None:
-        """Remove the directories that nobody works in any more."""
+        """Remove the directories that nobody works in any more. Raises OSError, after it has tried all of them."""
         try:
             names = os.listdir(self.base)
         except FileNotFoundError:
             return
         numbers = {name[len(prefix) :] for name in names for prefix in (_LOCK, _DIRECTORY) if name.startswith(prefix)}
+        failure = None
         for number in sorted(numbers):
-            self._sweep_one(number)
+            try:
+                self._sweep_one(number)
+            except OSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
-    def _new_lock(self) -> tuple[str, int]:
+    @contextmanager
+    def _new_lock(self) -> Iterator[str]:
         while True:
             number = str(int.from_bytes(os.urandom(5), "big"))
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                fd = os.open(os.path.join(self.base, _LOCK + number), flags, 0o600)
+                fd = os.open(self._lock_path(number), _OPEN | os.O_EXCL, 0o600)
             except FileExistsError:
                 continue
-            # A sweep may have found the file between the two calls, and have unlinked it: then another one is made.
-            if locks.lock(fd, exclusive=True, wait=False) and os.fstat(fd).st_nlink:
-                return number, fd
-            os.close(fd)
+            with _locked(fd) as got:
+                if got:
+                    yield number
+                    return
 
     def _sweep_one(self, number: str) -> None:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(os.path.join(self.base, _LOCK + number), flags, 0o600)
-        except OSError:
-            # A link or a directory of that name is none of ours; without the lock nothing may be touched.
-            return
-        try:
-            if locks.lock(fd, exclusive=True, wait=False) and os.fstat(fd).st_nlink:
-                if self._before_sweep is not None:
-                    self._before_sweep(os.path.join(self.base, _DIRECTORY + number))
+            fd = os.open(self._lock_path(number), _OPEN, 0o600)
+        except OSError as error:
+            # A link, a directory or a socket of that name is none of ours, and what has no lock may not be touched. On
+            # a full disk (the lock went, the directory did not) it waits for the next sweep.
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOSPC, errno.EDQUOT):
+                return
+            raise
+        with _locked(fd) as got:
+            if got:
                 self._remove(number)
-        finally:
-            os.close(fd)
+
+    def _lock_path(self, number: str) -> str:
+        return os.path.join(self.base, _LOCK + number)
 
     def _remove(self, number: str) -> None:
         remove_tree(os.path.join(self.base, _DIRECTORY + number))
-        os.unlink(os.path.join(self.base, _LOCK + number))
+        os.unlink(self._lock_path(number))
+
+
+@contextmanager
+def _locked(fd: int) -> Iterator[bool]:
+    """Try to lock a file for the time of the block, and close it; tell whether it was got, and has its name still.
+
+    (Somebody else's sweep may have found the file between its making and its locking, and have unlinked it.)
+    """
+    try:
+        got = locks.lock(fd, exclusive=True, wait=False)
+        try:
+            yield got and os.fstat(fd).st_nlink > 0
+        finally:
+            if got:
+                locks.unlock(fd)  # closing alone would not do it while a forked child has the descriptor
+    finally:
+        os.close(fd)
