@@ -193,13 +193,18 @@ class _Removal:
                     os.close(fd)
                     os.rmdir(name, dir_fd=self._open[-1][1] if self._open else self._at)
         except OSError as error:
-            names = [name for name, _fd, _left in self._open[1:]]
-            resisting = os.path.basename(str(error.filename or ""))
-            error.filename = os.path.join(self._path, *names, *([resisting] if resisting != self._name else []))
+            error.filename = self._whole(error.filename)
             raise
         finally:
             for _name, fd, _left in self._open:
                 os.close(fd)
+
+    def _whole(self, name: object) -> str:
+        """Give the path of what resisted: `name` in the directory that we are in."""
+        if not self._open:
+            return self._path
+        names = [name for name, _fd, _left in self._open[1:]]
+        return os.path.join(self._path, *names, *([name] if isinstance(name, str) else []))
 
     def _visit(self, at: int, name: str) -> None:
         """Remove a directory if it is empty; else remove its files, and leave its directories to be visited."""

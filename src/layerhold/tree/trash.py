@@ -47,7 +47,10 @@ class TempDir:
 
 
 class Aside:
-    """The directories aside that lie in `base`. `before_sweep` is called with one that a crash left, to unmount there."""
+    """The directories aside that lie in `base`.
+
+    `before_sweep` is called with one that a crash left, to unmount what is mounted there.
+    """
 
     def __init__(self, base: str, *, before_sweep: Callable[[str], None] | None = None) -> None:
         self.base = base
@@ -105,6 +108,8 @@ class Aside:
             raise
         with _locked(fd) as got:
             if got:
+                if self._before_sweep is not None:
+                    self._before_sweep(os.path.join(self.base, _DIRECTORY + number))
                 self._remove(number)
 
     def _lock_path(self, number: str) -> str:
