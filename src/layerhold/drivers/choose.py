@@ -1,8 +1,8 @@
 """Which driver: the one that is asked for, else the one that the store already has, else the first that can be used.
 
 A store has a driver if there are layers in its home; two such homes are an error, since only one can be meant. A home
-without layers counts if there is no other: Go's program leaves one wherever it tried a driver. When nothing is there yet,
-the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+without layers counts if there is no other: Go's program leaves one wherever it tried a driver. When nothing is there
+yet, the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
 
 (Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """

@@ -2,15 +2,13 @@
 
     <home>/<id>/diff/         the layer's own files; whiteouts are character devices 0/0
     <home>/<id>/link          the name of its link in <home>/l (overlay_links.py)
-    <home>/<id>/lower         the links of the layers below, nearest first, `:` between (not in a base layer)
-    <home>/<id>/lower-layers  their IDs; since Go's 1.64, which goes by them where they are
+    <home>/<id>/lower, lower-layers   what it stands on, not in a base layer (overlay_stack.py)
     <home>/<id>/work/, merged/, and in a base layer empty/
-    <home>/<id>/diff1/, diff2/, ...  older uppers of stores made before 1.40
     <home>/tempdirs/          layers in the making, and those that are being deleted (tree/trash.py)
 
-A layer is built whole in `tempdirs`, moved into place, and then gets its link: a crash leaves something aside, or a layer
-whose record is incomplete. All paths go through the home, which is bind-mounted on itself as Go does it, so that mounts
-below it stay private; renaming across that mount would fail.
+A layer is built whole in `tempdirs`, moved into place, and then gets its link: a crash leaves something aside, or a
+layer whose record is incomplete. All paths go through the home, which is bind-mounted on itself (overlay_home.py):
+renaming across that mount would fail.
 
 Reading a layer whole (to compare it with another one than its parent) mounts it for the moment. The mount has no name:
 it goes with the descriptor that holds it, so also when the process is killed.
@@ -22,11 +20,11 @@ import os
 import stat
 from contextlib import contextmanager
 
-from layerhold.drivers import overlay_links, overlay_mount
+from layerhold.drivers import overlay_home, overlay_links, overlay_mount
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
-from layerhold.drivers.options import parse
 from layerhold.drivers.overlay_probe import Probe
-from layerhold.errors import DriverError, DriverIncompatibleFS, DriverPrerequisites, InvalidID, LayerUnknown
+from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
+from layerhold.errors import DriverError, DriverPrerequisites, InvalidID, LayerUnknown
 from layerhold.linux import mounts
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside
@@ -38,37 +36,6 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.tree.trash import TempDir
 
-OPTIONS = frozenset(
-    "mountopt mount_program skip_mount_home ignore_chown_errors imagestore additionalimagestore additionallayerstore "
-    "size inodes force_mask use_composefs sync override_kernel_check".split()
-)
-# What these mean is not built yet; a store that was set up with them must not be used without them.
-_NOT_YET = (
-    "mount_program",
-    "imagestore",
-    "additionalimagestore",
-    "additionallayerstore",
-    "size",
-    "inodes",
-    "force_mask",
-    "use_composefs",
-)
-
-# <linux/magic.h>, with the names that Go's `status` prints
-_FILESYSTEMS = {
-    0x61756673: "aufs",
-    0x9123683E: "btrfs",
-    0xF15F: "ecryptfs",
-    0xEF53: "extfs",
-    0x65735546: "fuse",
-    0x6969: "nfs",
-    0x794C7630: "overlayfs",
-    0x01021994: "tmpfs",
-    0x58465342: "xfs",
-    0x2FC12FC1: "zfs",
-}
-_REFUSED = ("aufs", "ecryptfs", "overlayfs")
-
 
 class OverlayDriver:
     """Layers for the kernel's overlay, below `home`; what need not outlive a reboot is in `run_home`."""
@@ -77,27 +44,26 @@ class OverlayDriver:
     reserved = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev"})
 
     def __init__(self, home: str, run_home: str, options: Sequence[str] = ()) -> None:
-        settings = parse(options, "overlay", OPTIONS)
-        for key in _NOT_YET:
-            if settings.get(key) not in ("", "false"):
-                raise DriverError(f"overlay: the option {key} is not offered yet")
+        settings = overlay_home.settings(options)
         if os.geteuid() != 0:
             raise DriverPrerequisites("overlay needs root here", hint="use the driver vfs, which works for any user")
         self.home = home
-        self.squash = settings.flag("ignore_chown_errors")
-        self._options = tuple(word for word in settings.get("mountopt").split(",") if word)
-        make_dirs(home)
-        self._filesystem = _backing_filesystem(home)
+        self.squash = settings.squash
+        self._options = settings.mount_options
         self._links = os.path.join(home, "l")
+        self._stack = Stack(home, self.ids)
+        make_dirs(os.path.dirname(home))
+        make_dirs(home, 0o755)
+        self._filesystem = overlay_home.backing_filesystem(home)
         make_dirs(self._links, 0o755)
-        self._aside = Aside(os.path.join(home, "tempdirs"), before_sweep=_unmount_below)
-        self._foreign = _read(os.path.join(home, ".has-mount-program")).strip() == "true"
+        self._aside = Aside(os.path.join(home, "tempdirs"), before_sweep=overlay_home.unmount_below)
+        self._foreign = read_text(os.path.join(home, ".has-mount-program")).strip() == "true"
         self._probe = Probe(self._aside, run_home, self._options)
         answers = self._probe.answers()
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
-        if not settings.flag("skip_mount_home"):
-            self._mount_home()
+        if settings.mount_home:
+            overlay_home.mount_home(home)
         self._aside.sweep()
 
     def path(self, id: str) -> str:
@@ -112,8 +78,10 @@ class OverlayDriver:
         self._refuse_mount_program()
         with self._aside.open() as temporary:
             place = temporary.place(id)
-            link = self._make(place, parent, spec)
-            yield _NewLayer(self, id, place, link, temporary, self._lowers(parent) if parent else ())
+            self._make(place, parent, spec)
+            yield _NewLayer(
+                self, id, place, temporary, (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
+            )
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
@@ -127,16 +95,16 @@ class OverlayDriver:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
             copy_tree(self._diff(id), place)
-            yield _ChangedLayer(self._diff(id), place, temporary, self._lowers_below(id))
+            yield _ChangedLayer(self._diff(id), place, temporary, self._stack.lowers(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:
         """Give the layer's own files if `against` is what it stands on; else all files, mounted if need be."""
         self._refuse_mount_program()
-        lowers = self._lowers_below(id)
+        lowers = self._stack.lowers(id)
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
-        alone = not any(_older_uppers(self.path(id)))
-        if against == self._parent(id) and alone and (self.features.native_diff or not lowers):
+        alone = not any(older_uppers(self.path(id)))
+        if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
             yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=lowers)
             return
         with self._whole(id, lowers) as path:
@@ -162,7 +130,7 @@ class OverlayDriver:
             wanted.append("volatile")
         if options.label:
             wanted.append(f'context="{options.label}"')
-        spec = self._specify(id, merged, diff, self._lowers_below(id), wanted, read_only=options.read_only)
+        spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=options.read_only)
         overlay_mount.mount(spec, self.home)
         return merged
 
@@ -225,7 +193,7 @@ class OverlayDriver:
             "MergedDir": os.path.join(self.path(id), "merged"),
             "UpperDir": self._diff(id),
         }
-        lowers = self._lowers_below(id)
+        lowers = self._stack.lowers(id)
         return {**found, "LowerDir": ":".join(lowers)} if lowers else found
 
     def sweep(self) -> None:
@@ -237,13 +205,12 @@ class OverlayDriver:
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
-        if os.path.realpath(self.home) in mounts.mount_points():
-            mounts.umount(self.home, mounts.MNT_DETACH)
+        overlay_home.unmount_home(self.home)
 
     # --- making
 
-    def _make(self, place: str, parent: str | None, spec: LayerSpec) -> str:
-        """Make all parts of a layer in the directory `place`; give the name of its link."""
+    def _make(self, place: str, parent: str | None, spec: LayerSpec) -> None:
+        """Make all parts of a layer in the directory `place`."""
         mapped = spec.mappings.root() if spec.mappings else (0, 0)
         mode, owner = 0o555, mapped
         if parent is not None:
@@ -258,63 +225,11 @@ class OverlayDriver:
         os.mkdir(diff)
         os.chown(diff, *owner)
         os.chmod(diff, mode)
-        link = overlay_links.new_link()
-        _write(os.path.join(place, "link"), link)
-        if parent is not None:
-            _write(os.path.join(place, "lower"), ":".join(self._lower_links(parent)))
-            _write(os.path.join(place, "lower-layers"), ":".join([parent, *self._ids_below(parent)]))
-        return link
-
-    def _lower_links(self, parent: str) -> Iterator[str]:
-        yield f"l/{self._link(parent)}"
-        below = _read(os.path.join(self.path(parent), "lower"))
-        if below:
-            yield below
-
-    def _link(self, id: str) -> str:
-        link = overlay_links.read_link_name(self.path(id))
-        if not link:
-            raise DriverError(f"layer {id}: its file {self.path(id)}/link is damaged or missing")
-        return link
-
-    # --- what is below
-
-    def _parent(self, id: str) -> str | None:
-        return next(iter(self._ids_below(id)), None)
-
-    def _ids_below(self, id: str) -> list[str]:
-        """The IDs of the layers below `id`, nearest first; taken from the links where Go before 1.64 made the layer."""
-        named = _read(os.path.join(self.path(id), "lower-layers"))
-        if named:
-            return named.split(":")
-        links = _read(os.path.join(self.path(id), "lower"))
-        return [self._id_of_link(id, link) for link in links.split(":")] if links else []
-
-    def _id_of_link(self, id: str, link: str) -> str:
-        path = os.path.join(self.home, link)
-        try:
-            target = os.readlink(path)
-        except FileNotFoundError:
-            overlay_links.restore_links(self.home, self.ids())
-            try:
-                target = os.readlink(path)
-            except FileNotFoundError:
-                raise DriverError(f"layer {id}: the layer that {link} stands for is missing") from None
-        return os.path.basename(os.path.dirname(target))
-
-    def _lowers_below(self, id: str) -> tuple[str, ...]:
-        """The directories below layer `id`, nearest first. Raises DriverError, which names one that is missing."""
-        lowers = [*_older_uppers(self.path(id))]
-        for below in self._ids_below(id):
-            diff = os.path.join(self.path(below), "diff")
-            if not os.path.isdir(diff):
-                raise DriverError(f"layer {id}: the layer {below} below it is missing ({diff})")
-            lowers += [diff, *_older_uppers(self.path(below))]
-        return tuple(lowers)
-
-    def _lowers(self, parent: str) -> tuple[str, ...]:
-        """The directories below a new layer over `parent`."""
-        return (self._diff(parent), *self._lowers_below(parent))
+        files = {"link": overlay_links.new_link(), **(self._stack.files_over(parent) if parent else {})}
+        for name, text in files.items():
+            with open(os.path.join(place, name), "x") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), 0o644)
 
     def _diff(self, id: str) -> str:
         path = os.path.join(self.path(id), "diff")
@@ -367,12 +282,6 @@ class OverlayDriver:
         rest = [word for word in options if word != "metacopy=on"]
         return [*rest, "metacopy=on"] if self._metacopy else rest
 
-    def _mount_home(self) -> None:
-        """Bind-mount the home on itself and make it private, once."""
-        if os.path.realpath(self.home) not in mounts.mount_points():
-            mounts.mount(self.home, self.home, "none", mounts.MS_BIND)
-            mounts.mount("none", self.home, "none", mounts.MS_PRIVATE)
-
     def _refuse_mount_program(self) -> None:
         """Refuse a home that fuse-overlayfs filled: its whiteouts are files, which the kernel would show."""
         if self._foreign:
@@ -382,14 +291,11 @@ class OverlayDriver:
 class _NewLayer:
     """A layer in the making."""
 
-    def __init__(
-        self, driver: OverlayDriver, id: str, place: str, link: str, temporary: TempDir, lowers: tuple[str, ...]
-    ) -> None:
+    def __init__(self, driver: OverlayDriver, id: str, place: str, temporary: TempDir, lowers: tuple[str, ...]) -> None:
         self.contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
         self._driver = driver
         self._id = id
         self._place = place
-        self._link = link
         self._temporary = temporary
 
     def sync(self) -> None:
@@ -400,8 +306,9 @@ class _NewLayer:
         """Move the directory into its place, then make its link; what a crash left there is thrown away."""
         driver = self._driver
         driver.remove(self._id, self._temporary)
-        os.rename(self._place, driver.path(self._id))
-        overlay_links.make_link(driver.home, self._id, self._link)
+        final = driver.path(self._id)
+        os.rename(self._place, final)
+        overlay_links.make_link(driver.home, self._id, overlay_links.read_link_name(final))
 
 
 class _ChangedLayer:
@@ -421,44 +328,6 @@ class _ChangedLayer:
         from layerhold.linux.files import RENAME_EXCHANGE, renameat2
 
         renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
-
-
-def _backing_filesystem(home: str) -> str:
-    name = _FILESYSTEMS.get(mounts.filesystem_type(home), "<unknown>")
-    if name in _REFUSED:
-        raise DriverIncompatibleFS(
-            f"'overlay' is not supported over {name}, a mount_program is required", hint="use the driver vfs"
-        )
-    return name
-
-
-def _unmount_below(directory: str) -> None:
-    """Unmount what a killed process had mounted in its place aside."""
-    above = os.path.realpath(directory) + "/"
-    for point in mounts.mount_points():
-        if point.startswith(above):
-            mounts.umount(point, mounts.MNT_DETACH)
-
-
-def _older_uppers(directory: str) -> Iterator[str]:
-    number = 1
-    while os.path.isdir(path := os.path.join(directory, f"diff{number}")):
-        yield path
-        number += 1
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "x") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), 0o644)
 
 
 def _word(value: bool) -> str:

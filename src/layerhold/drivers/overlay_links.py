@@ -3,9 +3,9 @@
     <home>/l/<26 characters>  -> ../<id>/diff
     <home>/<id>/link          those 26 characters
 
-They keep the option string of a mount short, and `lower` files are made of them. A link that was lost is made again from
-the layer's `link` file, and a `link` file that is empty or missing from the link. Without both it is damage of that layer
-alone (Go 1.64 removes the whole of `l/` when it meets an empty one). A link whose layer has gone is swept.
+They keep the option string of a mount short, and `lower` files are made of them. A link that was lost is made again
+from the layer's `link` file, and a `link` file that is empty or missing from the link. Without both it is damage of
+that layer alone (Go 1.64 removes the whole of `l/` when it meets an empty one). A link whose layer has gone is swept.
 """
 
 from __future__ import annotations

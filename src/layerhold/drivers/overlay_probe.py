@@ -2,8 +2,8 @@
 
     <run home>/<feature>-true, <feature>-false      empty, or the reason
 
-They are in the run root, since the answer may change with the kernel. The experiments are made in a place aside below the
-home, so on the file system that matters, and are unmounted and removed whatever happens, by the next sweep at the latest.
+They are in the run root, since the answer may change with the kernel. The experiments are made in a place aside below
+the home, so on the file system that matters, and are unmounted and removed, by the next sweep at the latest.
 """
 
 from __future__ import annotations

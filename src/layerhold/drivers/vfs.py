@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import TempDir
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
+_BASE_MODE = 0o555  # as Go since 1.24: nobody is to write into a layer by accident
 
 
 class VfsDriver:
@@ -62,8 +63,7 @@ class VfsDriver:
             if parent is not None:
                 self._copy(parent, place)
             else:
-                # As Go since 1.24: not writable, so that nobody writes into a layer by accident.
-                os.chmod(place, 0o555)
+                os.chmod(place, _BASE_MODE)
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
             yield _Build(place, self.path(id))

@@ -1,11 +1,13 @@
 """A whole tree copied: contents shared where the file system can, everything about the files kept.
 
-Kept: type, owner, mode, times in nanoseconds, attributes, device numbers, hard links within the tree, holes. Contents are
-cloned (FICLONE), or copied in the kernel (copy_file_range), or read and written; what works for one file is tried first
-for the next. Sockets become named pipes, as in Go's copy. An ordinary user's copies are his own: owners are not set, and
-files and directories that he owns but may not read are opened to him for the moment.
+Kept: type, owner, mode, times in nanoseconds, attributes, device numbers, hard links within the tree, holes. Contents
+are cloned (FICLONE), or copied in the kernel (copy_file_range), or read and written; what works for one file is tried
+first for the next. Sockets become named pipes, as in Go's copy. An ordinary user's copies are his own: owners are not
+set, and files and directories that he owns but may not read are opened to him for the moment.
 
-The copy is made aside by its caller; a crash leaves half a tree there.
+A tree may be deeper than a path can say and than descriptors can be had: names are only used within their directory,
+and of a long way down only the last directories are kept open. The copy is made aside by its caller; a crash leaves
+half a tree there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = _READ | os.O_DIRECTORY
 _BLOCK = 1 << 20
+_KEPT_OPEN = 100
+_LONGEST = 4000  # bytes in one call, a little less than the kernel's PATH_MAX
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
 
 
@@ -41,44 +45,74 @@ class _Frame:
         self.dst = dst
         self.info = info
         self.mode = mode  # the mode to give back to the source, if it had to be changed
+        self.path = ""  # below the root, with a slash at its end
         self.names = sorted(os.listdir(src))
+        self.identity = _identity(src), _identity(dst)
+
+    def close(self) -> None:
+        """Close both directories; a second time is no error."""
+        for fd in (self.src, self.dst):
+            if fd >= 0:
+                os.close(fd)
+        self.src = self.dst = -1
+
+    def reopen(self, below: _Frame) -> None:
+        """Open both again by way of a directory in them. Raises OSError if they were moved meanwhile."""
+        if self.src < 0:
+            self.src = os.open("..", _DIRECTORY, dir_fd=below.src)
+            self.dst = os.open("..", _DIRECTORY, dir_fd=below.dst)
+            if self.identity != (_identity(self.src), _identity(self.dst)):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
 
 
 class _Copy:
     def __init__(self) -> None:
-        self._links: dict[tuple[int, int], tuple[str, bytes]] = {}
-        self._root = ""
+        self._links: dict[tuple[int, int], str] = {}
+        self._root = -1
         self._ordinary = os.geteuid() != 0
         self._ways: list[Callable[[int, int, int], bool]] = [_clone, _copy_in_kernel, _copy_by_hand]
 
     def run(self, src: str, dst: str) -> None:
-        self._root = dst
-        stack = [self._enter(-1, src, -1, dst)]
-        paths = [dst]
+        self._root = os.open(dst, _DIRECTORY)
+        stack: list[_Frame] = []
         try:
+            stack.append(self._enter(None, src, None, dst))
             while stack:
-                frame = stack[-1]
-                if not frame.names:
-                    self._finish(stack.pop())
-                    paths.pop()
-                    continue
-                name = frame.names.pop()
-                path = f"{paths[-1]}/{name}"
-                try:
-                    below = self._one(frame, name, path)
-                except OSError as error:
-                    raise OSError(error.errno, f"copying: {error.strerror}", path) from error
-                if below is not None:
-                    stack.append(below)
-                    paths.append(path)
+                self._step(stack)
         finally:
             for frame in stack:
-                os.close(frame.src)
-                os.close(frame.dst)
+                if frame.mode is not None and frame.src >= 0:
+                    os.fchmod(frame.src, frame.mode)
+                frame.close()
+            os.close(self._root)
 
-    def _enter(self, src_at: int, src: str, dst_at: int, dst: str) -> _Frame:
+    def _step(self, stack: list[_Frame]) -> None:
+        """Copy the next name of the innermost directory, or finish it."""
+        frame = stack[-1]
+        if not frame.names:
+            if len(stack) > 1:
+                stack[-2].reopen(frame)
+            self._finish(stack.pop())
+            return
+        name = frame.names.pop()
+        path = f"{frame.path}{name}"
+        try:
+            below = self._one(frame, name, path)
+        except OSError as error:
+            raise OSError(error.errno, f"copying: {error.strerror}", path) from error
+        if below is not None:
+            below.path = f"{path}/"
+            stack.append(below)
+            if len(stack) > _KEPT_OPEN:
+                stack[-1 - _KEPT_OPEN].close()
+
+    def _enter(self, where: int | None, src: str, dst_at: int | None, dst: str) -> _Frame:
         """Open a directory and its copy. Its own mode, owner and times are set when it is full."""
-        where = None if src_at < 0 else src_at
         info = os.stat(src, dir_fd=where, follow_symlinks=False)
         mode = None
         if self._ordinary and info.st_mode & 0o500 != 0o500:
@@ -86,7 +120,7 @@ class _Copy:
             os.chmod(src, mode | 0o500, dir_fd=where)
         src_fd = os.open(src, _DIRECTORY, dir_fd=where)
         try:
-            dst_fd = os.open(dst, _DIRECTORY, dir_fd=None if dst_at < 0 else dst_at)
+            dst_fd = os.open(dst, _DIRECTORY, dir_fd=dst_at)
         except BaseException:
             os.close(src_fd)
             raise
@@ -98,8 +132,7 @@ class _Copy:
             if frame.mode is not None:
                 os.fchmod(frame.src, frame.mode)
         finally:
-            os.close(frame.src)
-            os.close(frame.dst)
+            frame.close()
 
     def _one(self, frame: _Frame, name: str, path: str) -> _Frame | None:
         """Copy one name; a directory is made, and given back to be filled."""
@@ -125,10 +158,20 @@ class _Copy:
     def _linked(self, frame: _Frame, name: str, info: os.stat_result, path: str) -> bool:
         """Make another name of a file that is copied already; tell whether it was."""
         key = (info.st_dev, info.st_ino)
-        first = self._links.setdefault(key, (path, b""))[0]
+        first = self._links.setdefault(key, path)
         if first == path:
             return False
-        os.link(first, name, dst_dir_fd=frame.dst, follow_symlinks=False)
+        at, opened = self._root, []
+        try:
+            while len(os.fsencode(first)) > _LONGEST:
+                part = first[: _LONGEST // 4].rpartition("/")[0]
+                at = os.open(part, _DIRECTORY, dir_fd=at)
+                opened.append(at)
+                first = first[len(part) + 1 :]
+            os.link(first, name, src_dir_fd=at, dst_dir_fd=frame.dst, follow_symlinks=False)
+        finally:
+            for fd in opened:
+                os.close(fd)
         return True
 
     def _file(self, frame: _Frame, name: str, info: os.stat_result) -> None:

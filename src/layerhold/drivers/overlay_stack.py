@@ -1,0 +1,88 @@
+"""What an overlay layer stands on.
+
+    <home>/<id>/lower         the links of the layers below, nearest first: `l/<26 characters>`, `:` between
+    <home>/<id>/lower-layers  their IDs; goes before `lower` where it is (Go since 1.64)
+    <home>/<id>/diff1/, ...   older uppers, nearest first, in stores made before 1.40
+
+Nothing here is locked: a layer's stack does not change while the layer is there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.drivers import overlay_links
+from layerhold.drivers.base import is_safe
+from layerhold.errors import DriverError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class Stack:
+    """The stacks of all layers in `home`; `ids` lists these layers, for when links must be made again."""
+
+    def __init__(self, home: str, ids: Callable[[], Iterable[str]]) -> None:
+        self._home = home
+        self._ids = ids
+
+    def parent(self, id: str) -> str | None:
+        """Give the layer that `id` stands on."""
+        return next(iter(self.ids_below(id)), None)
+
+    def ids_below(self, id: str) -> list[str]:
+        """List the layers below `id`, nearest first. Raises DriverError for a link that leads nowhere."""
+        named = read_text(os.path.join(self._home, id, "lower-layers"))
+        if named:
+            return named.split(":")
+        links = read_text(os.path.join(self._home, id, "lower"))
+        return [self._behind(id, link) for link in links.split(":")] if links else []
+
+    def lowers(self, id: str) -> tuple[str, ...]:
+        """List the directories below layer `id`, nearest first. Raises DriverError, which names one that is missing."""
+        found = [*older_uppers(os.path.join(self._home, id))]
+        for below in self.ids_below(id):
+            diff = os.path.join(self._home, below, "diff")
+            if not is_safe(below, frozenset()) or not os.path.isdir(diff):
+                raise DriverError(f"layer {id}: the layer {below} below it is missing ({diff})")
+            found += [diff, *older_uppers(os.path.join(self._home, below))]
+        return tuple(found)
+
+    def files_over(self, parent: str) -> dict[str, str]:
+        """Give the files that tell of the stack of a new layer over `parent`. Raises DriverError."""
+        directory = os.path.join(self._home, parent)
+        link = overlay_links.read_link_name(directory)
+        if not link:
+            raise DriverError(f"layer {parent}: its file {directory}/link is damaged or missing")
+        below = read_text(os.path.join(directory, "lower"))
+        return {
+            "lower": f"l/{link}:{below}" if below else f"l/{link}",
+            "lower-layers": ":".join([parent, *self.ids_below(parent)]),
+        }
+
+    def _behind(self, id: str, link: str) -> str:
+        path = os.path.join(self._home, link)
+        if not os.path.lexists(path):
+            overlay_links.restore_links(self._home, self._ids())
+        try:
+            return os.path.basename(os.path.dirname(os.readlink(path)))
+        except OSError as error:
+            raise DriverError(f"layer {id}: the layer that {link} stands for is missing: {error.strerror}") from error
+
+
+def older_uppers(directory: str) -> Iterator[str]:
+    """List the older uppers in a layer's directory, nearest first."""
+    number = 1
+    while os.path.isdir(path := os.path.join(directory, f"diff{number}")):
+        yield path
+        number += 1
+
+
+def read_text(path: str) -> str:
+    """Give what a small file says, or "" if it is not there."""
+    try:
+        with open(path, errors="surrogateescape") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
