@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from layerhold.errors import BigDataUnknown, DigestUnknown, InvalidBigDataName, SizeUnknown
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, ImageRecord
@@ -34,6 +35,7 @@ class Collection(Generic[R, T]):
     """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`."""
 
     kind: ClassVar[str]
+    noun: ClassVar[str]
     unknown: ClassVar[type[NotFound]]
     item: Callable[[Any, R], T]
 
@@ -58,7 +60,7 @@ class Collection(Generic[R, T]):
     def __getitem__(self, ref: str) -> T:
         found = self.get(ref)
         if found is None:
-            raise self.unknown(ref)
+            raise self.missing(ref)
         return found
 
     def __contains__(self, ref: object) -> bool:
@@ -77,8 +79,12 @@ class Collection(Generic[R, T]):
         """Find the record of `ref`, or raise what this kind raises for the unknown."""
         record = self._find(view, ref)
         if record is None:
-            raise self.unknown(ref)
+            raise self.missing(ref)
         return record
+
+    def missing(self, ref: str) -> NotFound:
+        """Make the error that there is no `ref`."""
+        return self.unknown(ref)
 
     def _find(self, view: View[R], ref: str) -> R | None:
         return view.find(ref)
@@ -152,7 +158,7 @@ class Item(Generic[R]):
     def _now(self, view: View[R]) -> R:
         record = view.get(self.id)
         if record is None:
-            raise self._collection.unknown(self.id)
+            raise self._collection.missing(self.id)
         return record
 
     def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:
@@ -217,12 +223,16 @@ class BigData(Generic[R]):
 
     def __getitem__(self, key: str) -> bytes:
         """Give the bytes. Raises BigDataUnknown, InvalidBigDataName."""
-        return big_data.read(self._directory, key)
+        try:
+            return big_data.read(self._directory, key)
+        except BigDataUnknown:
+            noun = self._collection.noun
+            what = f'locating item named "{key}" for {noun} with ID "{self._item.id}"'
+            advice = " (consider removing the image to resolve the issue)" if noun == "image" else ""
+            raise BigDataUnknown(key, what + advice) from None
 
     def size(self, key: str) -> int:
         """Give the size in bytes. Raises SizeUnknown."""
-        from layerhold.errors import SizeUnknown
-
         sizes = getattr(self._item.record, "big_data_sizes", {})
         if key not in sizes:
             raise SizeUnknown(key)
@@ -230,8 +240,6 @@ class BigData(Generic[R]):
 
     def digest(self, key: str) -> str:
         """Give the digest. Raises DigestUnknown."""
-        from layerhold.errors import DigestUnknown
-
         digests = getattr(self._item.record, "big_data_digests", {})
         if key not in digests:
             raise DigestUnknown(key)
@@ -242,6 +250,8 @@ class BigData(Generic[R]):
 
         Raises InvalidBigDataName, OSError.
         """
+        if not key:
+            raise InvalidBigDataName(f"can't set empty name for {self._collection.noun} big data item")
         big_data.file_name(key)
         with (
             self._item.changing() as (editor, record),

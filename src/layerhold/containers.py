@@ -36,6 +36,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
     """All containers of a store. `run_directory` is `<runroot>/<driver>-containers`."""
 
     kind = "containers"
+    noun = "container"
     unknown = ContainerUnknown
 
     def __init__(self, tables: AnyTables, directory: str, run_directory: str, layers: Layers) -> None:
@@ -109,7 +110,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         ref = image.id if isinstance(image, Image) else image
         source = views.images.find(ref)
         if source is None:
-            raise ImageUnknown(ref)
+            raise ImageUnknown(ref, f'locating image with ID "{ref}"')
         base = views.layers.get(source.layer) if source.layer else None
         if base is None and source.layer:
             raise LayerUnknown(source.layer)

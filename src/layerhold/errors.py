@@ -11,7 +11,7 @@ from __future__ import annotations
 class StorageError(Exception):
     """The root of the tree. `sentence` is the Go program's text for the cause; `context` comes before it."""
 
-    sentence = "storage error"
+    sentence = ""
 
     def __init__(self, context: str = "", *, hint: str = "") -> None:
         self.context = context
@@ -19,7 +19,7 @@ class StorageError(Exception):
         super().__init__(context)
 
     def __str__(self) -> str:
-        return f"{self.context}: {self.sentence}" if self.context else self.sentence
+        return ": ".join(part for part in (self.context, self.sentence) if part)
 
 
 class NotFound(StorageError, LookupError):
@@ -204,8 +204,6 @@ class IncompleteOptions(BadConfig):  # noqa: D101
 
 class DriverError(StorageError):
     """The storage driver cannot do what was asked."""
-
-    sentence = "driver error"
 
 
 class DriverNotSupported(DriverError):  # noqa: D101

@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from layerhold.errors import NotFound
     from layerhold.layers import Layers
     from layerhold.tables import AnyTables, Views
 
@@ -31,6 +32,7 @@ class Images(Collection["ImageRecord", "Image"]):
     """All images of a store."""
 
     kind = "images"
+    noun = "image"
     unknown = ImageUnknown
 
     def __init__(self, tables: AnyTables, directory: str, layers: Layers) -> None:
@@ -80,6 +82,10 @@ class Images(Collection["ImageRecord", "Image"]):
     def by_digest(self, digest: str) -> list[Image]:
         """Give the images that have a manifest with this digest."""
         return [image for image in self if digest in image.digests]
+
+    def missing(self, ref: str) -> NotFound:
+        """Make the error that there is no image `ref`."""
+        return ImageUnknown(ref, f'locating image with ID "{ref}"')
 
     @staticmethod
     def _plan(views: Views, wanted: ImageRecord, layer: Layer | str | None) -> str:

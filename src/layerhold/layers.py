@@ -46,6 +46,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
     """All layers of a store."""
 
     kind = "layers"
+    noun = "layer"
     unknown = LayerUnknown
 
     def __init__(self, tables: AnyTables, files: LayerFiles, storage_lock: LockFile, *, squash: bool) -> None:

@@ -171,6 +171,11 @@ class Store:
         else:
             raise LayerUnknown(ref)
 
+    def mounts(self) -> list[MountRecord]:
+        """Give what is mounted, where, and how often it is in use."""
+        with self._tables.reading("layers", "mounts") as views:
+            return list(views.mounts)
+
     def status(self) -> list[tuple[str, str]]:
         """Say where the store is and what its driver can do: pairs of key and value."""
         return [

@@ -1,0 +1,76 @@
+"""`create-layer`, `import-layer`, `create-image`, `create-container`."""
+
+from __future__ import annotations
+
+from layerhold.cli import output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from layerhold.archive.compress import Readable
+    from layerhold.cli.flags import Given
+    from layerhold.collection import Item
+    from layerhold.store import Store
+
+
+def create_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Make an empty layer."""
+    return _create_layer(store, arguments, given, None)
+
+
+def import_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Make a layer from a tar stream."""
+    with output.reading(given.get("file")) as stream:
+        return _create_layer(store, arguments, given, stream)
+
+
+def create_image(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Make an image."""
+    image = store.images.create(
+        layer=arguments[0] if arguments else None,
+        id=given.get("id") or None,
+        names=given.all("name"),
+        metadata=metadata(given) or "",
+        digest=given.get("digest"),
+    )
+    return _made(image, given)
+
+
+def create_container(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Make a container and its layer."""
+    container = store.containers.create(
+        image=arguments[0], id=given.get("id") or None, names=given.all("name"), metadata=metadata(given) or ""
+    )
+    return _made(container, given)
+
+
+def metadata(given: Given) -> str | None:
+    """Give the text of `--metadata`, or of the file that `--metadata-file` names; None if neither is there."""
+    if path := given.get("metadata-file"):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    return given.get("metadata") if "metadata" in given else None
+
+
+def _create_layer(store: Store, arguments: Sequence[str], given: Given, diff: Readable | None) -> int:
+    layer = store.layers.create(
+        arguments[0] if arguments else None,
+        id=given.get("id") or None,
+        names=given.all("name"),
+        writable=not given.yes("readonly"),
+        label=given.get("label"),
+        diff=diff,
+    )
+    return _made(layer, given)
+
+
+def _made(item: Item[Any], given: Given) -> int:
+    if given.yes("json"):
+        output.json_record(item)
+        return 0
+    output.line(item.id)
+    for name in item.names:
+        output.line(f"\t{name}")
+    return 0

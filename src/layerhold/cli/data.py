@@ -1,0 +1,88 @@
+"""Big data of layers, images and containers, and the directories of containers."""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.cli import output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from layerhold.cli.flags import Given
+    from layerhold.collection import Collection
+    from layerhold.store import Store
+
+    Code = Callable[[Store, Sequence[str], Given], int]
+
+
+def _layers(store: Store) -> Collection[Any, Any]:
+    return store.layers
+
+
+def _images(store: Store) -> Collection[Any, Any]:
+    return store.images
+
+
+def _containers(store: Store) -> Collection[Any, Any]:
+    return store.containers
+
+
+def _listing(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
+    def command(store: Store, arguments: Sequence[str], given: Given) -> int:
+        keys = list(kind(store)[arguments[0]].data)
+        if given.yes("json"):
+            output.json(keys)
+        else:
+            for key in keys:
+                output.line(key)
+        return 0
+
+    return command
+
+
+def _getting(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
+    def command(store: Store, arguments: Sequence[str], given: Given) -> int:
+        with output.writing(given.get("file")) as out:
+            out.write(kind(store)[arguments[0]].data[arguments[1]])
+        return 0
+
+    return command
+
+
+def _setting(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
+    def command(store: Store, arguments: Sequence[str], given: Given) -> int:
+        with output.reading(given.get("file")) as stream:
+            kind(store)[arguments[0]].data.set(arguments[1], stream.read())
+        return 0
+
+    return command
+
+
+def _asking(kind: Callable[[Store], Collection[Any, Any]], what: str) -> Code:
+    def command(store: Store, arguments: Sequence[str], _given: Given) -> int:
+        output.line(str(getattr(kind(store)[arguments[0]].data, what)(arguments[1])))
+        return 0
+
+    return command
+
+
+list_layer, get_layer, set_layer = _listing(_layers), _getting(_layers), _setting(_layers)
+list_image, get_image, set_image = _listing(_images), _getting(_images), _setting(_images)
+list_container, get_container, set_container = _listing(_containers), _getting(_containers), _setting(_containers)
+size_image, digest_image = _asking(_images, "size"), _asking(_images, "digest")
+size_container, digest_container = _asking(_containers, "size"), _asking(_containers, "digest")
+
+
+def directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
+    """Print a container's directory."""
+    output.line(os.fspath(store.containers[arguments[0]].directory))
+    return 0
+
+
+def run_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
+    """Print a container's directory for files of this boot."""
+    output.line(os.fspath(store.containers[arguments[0]].run_directory))
+    return 0

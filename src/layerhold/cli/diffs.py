@@ -1,0 +1,83 @@
+"""`changes`, `diff`, `diffsize`, `applydiff`."""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.cli import output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerhold.cli.flags import Given
+    from layerhold.store import Store
+
+_BLOCK = 1 << 20
+_WORDS = ("Modify", "Add", "Delete")
+
+
+def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Say what a layer changes, against its parent or another layer."""
+    found = store.layers[arguments[0]].changes(*arguments[1:])
+    if given.yes("json"):
+        output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found])
+    else:
+        for change in found:
+            output.line(f"{_WORDS[change.kind]} {_quoted(change.path)}")
+    return 0
+
+
+def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Write a layer as a tar stream."""
+    with (
+        output.writing(given.get("file")) as out,
+        store.layers[arguments[0]].diff(*arguments[1:], compression=_compression(given)) as tar,
+    ):
+        while block := tar.read(_BLOCK):
+            out.write(block)
+        out.flush()
+    return 0
+
+
+def diffsize(store: Store, arguments: Sequence[str], _given: Given) -> int:
+    """Count the bytes of what differs."""
+    output.line(str(store.layers[arguments[0]].diff_size(*arguments[1:])))
+    return 0
+
+
+def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Unpack a tar stream over a layer."""
+    with output.reading(given.get("file")) as stream:
+        store.layers[arguments[0]].apply(stream)
+    return 0
+
+
+def _compression(given: Given) -> int | None:
+    """Give the code of the compression that is asked for; None: as the layer came in."""
+    for flag, code in (("gzip", 2), ("bzip2", 1), ("xz", 3), ("uncompressed", 0)):
+        if given.yes(flag):
+            return code
+    return None
+
+
+def _quoted(path: bytes) -> str:
+    """Quote a path as Go's `%q` does: printable characters as they are, the rest escaped."""
+    text = path.decode("utf-8", "surrogateescape")
+    return '"' + "".join(_escaped(sign) for sign in text) + '"'
+
+
+def _escaped(sign: str) -> str:
+    if sign in _SHORT:
+        return _SHORT[sign]
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    if sign.isprintable():
+        return sign
+    code = ord(sign)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_SHORT = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip

@@ -1,0 +1,223 @@
+"""Listing and showing layers, images and containers."""
+
+from __future__ import annotations
+
+from layerhold.cli import output
+from layerhold.errors import SizeUnknown, StorageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, TypeVar
+
+    from layerhold.cli.flags import Given
+    from layerhold.collection import Collection, Item
+    from layerhold.containers import Container
+    from layerhold.images import Image
+    from layerhold.layers import Layer
+    from layerhold.store import Store
+
+    T = TypeVar("T", bound=Item[Any])
+
+
+def layers(store: Store, _arguments: Sequence[str], given: Given) -> int:
+    """List the layers, with what stands on them."""
+    if given.yes("json"):
+        output.json_records(store.layers, empty=b"null")
+        return 0
+    uses = _Uses(store)
+    if given.yes("tree"):
+        _draw(list(store.layers), uses)
+        return 0
+    for layer in store.layers:
+        output.line(layer.id)
+        for name in layer.names:
+            output.line(f"\tname: {name}")
+        for kind, item in uses.of(layer.id):
+            output.line(f"\t{kind}: {item.id}")
+            for name in item.names:
+                output.line(f"\t\tname: {name}")
+    return 0
+
+
+def layer(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Show layers."""
+    found = _found(store.layers, arguments)
+    if given.yes("json"):
+        output.json_records(found)
+    else:
+        for one in found:
+            _show_layer(one)
+    return 0 if len(found) == len(arguments) else 1
+
+
+def images(store: Store, _arguments: Sequence[str], given: Given) -> int:
+    """List the images."""
+    if given.yes("json"):
+        output.json_records(store.images, empty=b"null")
+    else:
+        _list_images(store.images, given)
+    return 0
+
+
+def by_digest(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """List the images with a digest."""
+    from layerhold.digests import Digest
+
+    found = store.images.by_digest(Digest.parse(arguments[0]))
+    if given.yes("json"):
+        output.json_records(found)
+    else:
+        _list_images(found, given)
+    return 0
+
+
+def image(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Show images."""
+    found = _found(store.images, arguments)
+    if given.yes("json"):
+        output.json_records(found)
+    else:
+        for one in found:
+            _show_image(one)
+    return 0 if len(found) == len(arguments) else 1
+
+
+def containers(store: Store, _arguments: Sequence[str], given: Given) -> int:
+    """List the containers."""
+    if given.yes("json"):
+        output.json_records(store.containers)
+        return 0
+    for container in store.containers:
+        output.line(container.id)
+        _lines("\tname", container.names)
+        _lines("\tdata", container.data)
+    return 0
+
+
+def container(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Show containers."""
+    found = _found(store.containers, arguments)
+    if given.yes("json"):
+        output.json_records(found)
+    else:
+        for one in found:
+            _show_container(store, one)
+    return 0 if len(found) == len(arguments) else 1
+
+
+class _Uses:
+    """Who stands on which layer."""
+
+    def __init__(self, store: Store) -> None:
+        self._of: dict[str, list[tuple[str, Item[Any]]]] = {}
+        for image in store.images:
+            for top in (image.layer_id, *image.record.mapped_layers):
+                self._of.setdefault(top, []).append(("image", image))
+        for container in store.containers:
+            self._of.setdefault(container.layer_id, []).append(("container", container))
+        self.mounts = {record.id: record.path for record in store.mounts()}
+
+    def of(self, id: str) -> list[tuple[str, Item[Any]]]:
+        """Give the images and containers of layer `id`."""
+        return self._of.get(id, [])
+
+
+def _draw(found: Sequence[Layer], uses: _Uses) -> None:
+    """Draw the layers as a tree, those without a parent below "(base)"."""
+    known = {layer.id for layer in found}
+    below: dict[str, list[Layer]] = {}
+    for layer in found:
+        below.setdefault(layer.parent_id if layer.parent_id in known else layer.parent_id and "", []).append(layer)
+    if not found:
+        return
+    output.line("(base)")
+    # An explicit stack: chains of layers may be deeper than Python's own.
+    stack = [("", iter(_with_last(below.get("", []))))]
+    while stack:
+        indent, rest = stack[-1]
+        following = next(rest, None)
+        if following is None:
+            stack.pop()
+            continue
+        layer, last = following
+        output.line(f"{indent}{'└' if last else '├'}─{layer.id}")
+        inner = indent + ("  " if last else "│ ")
+        for note in _notes(layer, uses):
+            output.line(inner + note)
+        stack.append((inner, iter(_with_last(below.get(layer.id, [])))))
+
+
+def _with_last(found: Sequence[Layer]) -> list[tuple[Layer, bool]]:
+    return [(layer, layer is found[-1]) for layer in found]
+
+
+def _notes(layer: Layer, uses: _Uses) -> Iterator[str]:
+    for name in layer.names:
+        yield f"name: {name}"
+    if layer.id in uses.mounts:
+        yield f"mount: {uses.mounts[layer.id]}"
+    for kind, item in uses.of(layer.id):
+        yield f"{kind}: {item.id}"
+        for name in item.names:
+            yield f"{kind} name: {name}"
+
+
+def _found(collection: Collection[Any, T], refs: Sequence[str]) -> list[T]:
+    return [item for ref in refs if (item := collection.get(ref)) is not None]
+
+
+def _show_layer(layer: Layer) -> None:
+    output.line(f"ID: {layer.id}")
+    mappings = layer.record.mappings
+    for title, ranges in (("UID", mappings.uids), ("GID", mappings.gids)) if mappings else ():
+        if ranges:
+            output.line(f"{title} mapping:")
+            for span in ranges:
+                output.line(f"\t(container={span.container}, host={span.host}, size={span.size})")
+    if layer.parent_id:
+        output.line(f"Parent: {layer.parent_id}")
+    _lines("Name", layer.names)
+
+
+def _list_images(found: Iterable[Image], given: Given) -> None:
+    for image in found:
+        output.line(image.id)
+        if not given.yes("quiet"):
+            _lines("\tname", image.names)
+            _lines("\tdigest", image.digests)
+            _lines("\tdata", image.data)
+
+
+def _show_image(image: Image) -> None:
+    output.line(f"ID: {image.id}")
+    _lines("Name", image.names)
+    _lines("Top Layer", [top for top in (image.layer_id, *image.record.mapped_layers) if top])
+    _lines("Digest", image.digests)
+    _lines("Data", [f"{key}" for key in image.data])
+    _print_size(image)
+
+
+def _show_container(store: Store, container: Container) -> None:
+    output.line(f"ID: {container.id}")
+    _lines("Name", container.names)
+    if container.image_id:
+        output.line(f"Image: {container.image_id}")
+        image = store.images.get(container.image_id)
+        if image is not None:
+            _lines("Image name", image.names)
+    _print_size(container)
+    output.line(f"Layer: {container.layer_id}")
+    _lines("Data", container.data)
+
+
+def _print_size(item: Image | Container) -> None:
+    try:
+        output.line(f"Size: {item.size()}")
+    except (StorageError, OSError, SizeUnknown) as error:
+        output.line(f"Size unknown: {output.described(error)}")
+
+
+def _lines(title: str, values: Iterable[str]) -> None:
+    for value in values:
+        output.line(f"{title}: {value}")

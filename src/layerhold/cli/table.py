@@ -1,0 +1,176 @@
+"""All commands: their words, how many arguments they take, their flags, and where the code is.
+
+The table is all that start-up reads; the module of a command is imported when the command is run.
+"""
+
+from __future__ import annotations
+
+from layerhold.cli.flags import Flag
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Command(Value):
+    """One command. `most` is the greatest number of arguments, None: any. `code` is `module:function` below cli."""
+
+    names: tuple[str, ...]
+    arguments: str
+    help: str
+    code: str
+    flags: tuple[Flag, ...] = ()
+    least: int = 0
+    most: int | None = None
+
+
+def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
+    return Flag(names=names, help=help, yes_or_no=True)
+
+
+GLOBAL = (
+    _yes("debug", "D", help="Say more when something goes wrong"),
+    Flag(names=("graph", "g"), help="Where the store is"),
+    Flag(names=("run", "R"), help="Where the store keeps what need not outlive a reboot"),
+    Flag(names=("storage-driver", "s"), help="The storage driver ($STORAGE_DRIVER)"),
+    Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True),
+)
+
+_JSON = _yes("json", "j", help="Print JSON")
+_FILE_IN = Flag(names=("file", "f"), help="Read from this file, not from standard input")
+_FILE_OUT = Flag(names=("file", "f"), help="Write to this file, not to standard output")
+_NAME = Flag(names=("name", "n"), help="A name", repeated=True)
+_ID = Flag(names=("id", "i"), help="The ID (64 random hex digits if not given)")
+_QUIET = _yes("quiet", "q", help="Print less")
+_METADATA = (
+    Flag(names=("metadata", "m"), help="A text to attach"),
+    Flag(names=("metadata-file", "f"), help="A file with a text to attach"),
+)
+_LAYER = (
+    _ID,
+    _JSON,
+    Flag(names=("label", "l"), help="The SELinux label of its mounts"),
+    _NAME,
+    _yes("readonly", "r", help="Not meant to be written to"),
+)
+
+
+def _command(
+    names: str, arguments: str, counts: tuple[int, int | None], about: str, code: str, *flags: Flag
+) -> Command:
+    words = tuple(names.split())
+    return Command(
+        names=words, arguments=arguments, help=about, code=code, flags=flags, least=counts[0], most=counts[1]
+    )
+
+
+_ANY, _NONE, _ONE, _SOME = (0, None), (0, 0), (1, 1), (1, None)
+
+COMMANDS = (
+    _command("create-layer createlayer", "[PARENT]", (0, 1), "Make an empty layer", "create:create_layer", *_LAYER),
+    _command(
+        "import-layer importlayer", "[PARENT]", (0, 1), "Make a layer from a tar stream", "create:import_layer",
+        *_LAYER, _FILE_IN,
+    ),
+    _command(
+        "create-image createimage", "[TOP-LAYER]", (0, 1), "Make an image", "create:create_image",
+        Flag(names=("digest", "d"), help="The digest of its manifest"), _ID, _JSON, *_METADATA, _NAME,
+    ),
+    _command(
+        "create-container createcontainer", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
+        _ID, _JSON, *_METADATA, _NAME,
+    ),
+    _command(
+        "layers", "", _NONE, "List the layers", "show:layers", _JSON, _yes("tree", "t", help="Draw them as a tree")
+    ),
+    _command("layer", "LAYER...", _SOME, "Show layers", "show:layer", _JSON),
+    _command("images", "", _NONE, "List the images", "show:images", _JSON, _QUIET),
+    _command("images-by-digest", "DIGEST", _ONE, "List the images with a digest", "show:by_digest", _JSON, _QUIET),
+    _command("image", "IMAGE...", _SOME, "Show images", "show:image", _JSON),
+    _command("containers", "", _NONE, "List the containers", "show:containers", _JSON),
+    _command("container", "CONTAINER...", _SOME, "Show containers", "show:container", _JSON),
+    _command(
+        "exists", "THING...", _SOME, "Tell whether layers, images or containers exist", "things:exists",
+        _yes("container", "c", help="Only a container will do"), _yes("image", "i", help="Only an image will do"),
+        _JSON, _yes("layer", "l", help="Only a layer will do"), _QUIET,
+    ),
+    _command("get-names getnames", "THING", _ONE, "Print the names of something", "things:get_names", _JSON),
+    _command("set-names setnames", "THING", _ONE, "Give something just these names", "things:set_names", _JSON, _NAME),
+    _command("add-names addnames", "THING", _ONE, "Give something more names", "things:add_names", _JSON, _NAME),
+    _command(
+        "remove-names removenames", "THING", _ONE, "Take names away from something", "things:remove_names", _JSON, _NAME
+    ),
+    _command("metadata", "THING...", _SOME, "Print the text attached to things", "things:metadata", _JSON, _QUIET),
+    _command("set-metadata setmetadata", "THING", _ONE, "Attach a text", "things:set_metadata", *_METADATA),
+    _command("delete", "THING...", _SOME, "Remove what nobody needs", "things:delete", _JSON),
+    _command("delete-layer deletelayer", "LAYER...", _SOME, "Remove layers", "things:delete_layer", _JSON),
+    _command(
+        "delete-image deleteimage", "IMAGE...", _SOME, "Remove images, and layers that only they need",
+        "things:delete_image", _JSON, _yes("test", "t", help="Only say what would go"),
+    ),
+    _command(
+        "delete-container deletecontainer", "CONTAINER...", _SOME, "Remove containers and their layers",
+        "things:delete_container", _JSON,
+    ),
+    _command(
+        "mount", "LAYER-OR-CONTAINER...", _SOME, "Mount layers or containers", "mounting:mount", _JSON,
+        Flag(names=("label", "l"), help="The SELinux label"), Flag(names=("opt", "o"), help="Mount options (not used)"),
+    ),
+    _command(
+        "unmount umount", "LAYER-OR-CONTAINER...", _SOME, "Unmount layers or containers", "mounting:unmount",
+        _yes("force", "f", help="However often it was mounted"), _JSON,
+    ),
+    _command("mounted", "LAYER-OR-CONTAINER...", _SOME, "Say which are mounted", "mounting:mounted", _JSON),
+    _command("changes", "LAYER [OTHER]", (1, 2), "Say what a layer changes", "diffs:changes", _JSON),
+    _command(
+        "diff", "LAYER [OTHER]", (1, 2), "Write a layer as a tar stream", "diffs:diff",
+        _yes("bzip2", "bz2", "b", help="Compress with bzip2 (refused: nothing can write it)"), _FILE_OUT,
+        _yes("gzip", "c", help="Compress with gzip"), _yes("uncompressed", "u", help="Do not compress"),
+        _yes("xz", "x", help="Compress with xz (refused: nothing can write it)"),
+    ),
+    _command("diffsize diff-size", "LAYER [OTHER]", (1, 2), "Count the bytes of what differs", "diffs:diffsize"),
+    _command("applydiff apply-diff", "LAYER", _ONE, "Unpack a tar stream over a layer", "diffs:applydiff", _FILE_IN),
+    *(
+        command
+        for kind in ("layer", "image", "container")
+        for command in (
+            _command(
+                f"list-{kind}-data", kind.upper(), _ONE, f"List the big data of a {kind}", f"data:list_{kind}", _JSON
+            ),
+            _command(
+                f"get-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Print big data of a {kind}", f"data:get_{kind}",
+                _FILE_OUT,
+            ),
+            _command(
+                f"set-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Store big data of a {kind}", f"data:set_{kind}",
+                _FILE_IN,
+            ),
+        )
+    ),
+    *(
+        _command(
+            f"get-{kind}-data-{what}", f"{kind.upper()} KEY", (2, 2), f"Print the {what} of big data",
+            f"data:{what}_{kind}",
+        )
+        for kind in ("image", "container")
+        for what in ("size", "digest")
+    ),
+    _command("get-container-dir", "CONTAINER", _ONE, "Print a container's directory", "data:directory"),
+    _command(
+        "get-container-run-dir", "CONTAINER", _ONE, "Print a container's directory for files of this boot",
+        "data:run_directory",
+    ),
+    _command("status", "", _NONE, "Say where the store is, and what its driver can do", "store:status", _JSON),
+    _command("version", "", _NONE, "Print the version", "store:version", _JSON),
+    _command("wipe", "", _NONE, "Remove everything", "store:wipe", _JSON),
+    _command(
+        "shutdown", "", _NONE, "Undo what was set up for the driver", "store:shutdown",
+        _yes("force", "f", help="Unmount what is mounted first"), _JSON,
+    ),
+)  # fmt: skip
+
+
+def by_name() -> Mapping[str, Command]:
+    """Give the commands by each of their names."""
+    return {name: command for command in COMMANDS for name in command.names}
