@@ -131,16 +131,14 @@ def disk_usage(path: str) -> int:
 
 
 def _files_below(path: str) -> Iterator[os.stat_result]:
-    try:
-        for _top, _directories, files, fd in os.fwalk(path, onerror=_raise):
-            for name in files:
-                yield os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    left = [path] if os.path.lexists(path) else []
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                else:
+                    yield entry.stat(follow_symlinks=False)
 
 
 def remove_tree(path: str) -> None:

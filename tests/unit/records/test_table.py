@@ -1,0 +1,456 @@
+"""Tables: what readers see, what a save writes, and what a crash leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerhold import lock
+from layerhold.errors import DamagedFile, ReadOnlyStore
+from layerhold.lock import LockFile, NoLock
+from layerhold.records import table as table_module
+from layerhold.records.model import LayerRecord, MountRecord
+from layerhold.records.table import Editor, Table, View
+from layerhold.tree import files
+
+Layers = Table[LayerRecord]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def layers(home: Path, **options: Any) -> Layers:
+    return Table(
+        LayerRecord,
+        LockFile(str(home / "layers.lock"), rank=lock.LAYERS),
+        [str(home / "layers.json"), str(home / "volatile-layers.json")],
+        **options,
+    )
+
+
+def layer(id: str, *names: str, **fields: Any) -> LayerRecord:
+    return LayerRecord(id=id, names=names, **fields)
+
+
+def fill(home: Path, *records: dict[str, Any], name: str = "layers.json") -> None:
+    (home / name).write_text(json.dumps(records))
+
+
+def saved(home: Path, name: str = "layers.json") -> list[Any]:
+    found: list[Any] = json.loads((home / name).read_text())
+    return found
+
+
+def ids(table: Layers) -> list[str]:
+    with table.reading() as view:
+        return [record.id for record in view]
+
+
+def test_an_empty_store(home: Path) -> None:
+    with layers(home).reading() as view:
+        assert (len(view), list(view), view.get("x"), view.by_name("x"), view.find("x")) == (0, [], None, None, None)
+    with layers(home).writing():
+        pass
+    assert os.listdir(home) == ["layers.lock"]
+
+
+def test_look_ups(home: Path) -> None:
+    fill(
+        home,
+        {"id": "abc1", "names": ["one", "abd"]},
+        {"id": "abd2", "parent": "abc1"},
+        {"id": "xyz", "parent": "abc1"},
+        {"id": "q r"},
+    )
+    with layers(home).reading() as view:
+        by_ref = {ref: view.find(ref) for ref in ("abc1", "one", "abd", "abc", "ab", "x", "", "q", "q r", "no")}
+        found = {ref: record.id for ref, record in by_ref.items() if record}
+        assert found == {"abc1": "abc1", "one": "abc1", "abd": "abc1", "abc": "abc1", "x": "xyz", "q r": "q r"}
+        assert view.get("abc") is None
+        assert "abc1" in view
+        assert "abc" not in view
+        assert 5 not in view
+        assert [record.id for record in view.where("parent", "abc1")] == ["abd2", "xyz"]
+        assert [record.id for record in view.where("parent", "")] == ["abc1", "q r"]
+
+
+def test_put_replace_remove_and_names(home: Path) -> None:
+    table = layers(home)
+    with table.writing() as edit:
+        edit.put(layer("a", "one", "two"))
+        edit.put(layer("b", "two"))
+        assert edit.by_name("two") == layer("b", "two")
+        assert edit.get("a") == layer("a", "one")
+        edit.put(layer("a", "three", parent="b"))
+        assert edit.by_name("one") is None
+        assert [record.id for record in edit.where("parent", "b")] == ["a"]
+        edit.remove("b")
+        edit.remove("none")
+        assert edit.by_name("two") is None
+    for same in (table, layers(home)):
+        with same.reading() as view:
+            assert list(view) == [layer("a", "three", parent="b")]
+            assert view.by_name("three") == view.get("a")
+
+
+def test_only_what_changed_is_written_anew(home: Path) -> None:
+    odd = '{ "id":"a",  "x":1.50, "created":"0001-01-01T00:00:00Z" }'
+    (home / "layers.json").write_text(f'[{odd}, {{}}, {{"id":"b"}}]\n')
+    with layers(home).writing() as edit:
+        edit.put(layer("c"))
+        edit.put(layer("b", metadata="<"))
+    assert (home / "layers.json").read_text() == (
+        f'[{odd},{{}},{{"id":"b","metadata":"\\u003c","created":"0001-01-01T00:00:00Z"}},'
+        '{"id":"c","created":"0001-01-01T00:00:00Z"}]'
+    )
+    before = (home / "layers.json").stat()
+    with layers(home).writing() as edit:
+        assert edit.get("b")
+    assert (home / "layers.json").stat() == before
+
+
+def test_two_files(home: Path) -> None:
+    fill(home, {"id": "stable"})
+    table = layers(home, place=lambda record: int(record.flags.get("Volatile", False)))
+    with table.writing() as edit:
+        edit.put(layer("also"))
+    assert not (home / "volatile-layers.json").exists()
+    with table.writing() as edit:
+        edit.put(layer("gone", flags={"Volatile": True}))
+    stable = (home / "layers.json").stat()
+    with table.writing() as edit:
+        edit.put(layer("gone", "named", flags={"Volatile": True}))
+    assert (home / "layers.json").stat() == stable
+    assert [record["id"] for record in saved(home, "volatile-layers.json")] == ["gone"]
+    with table.writing() as edit:
+        edit.put(layer("last"))
+    assert ids(table) == ids(layers(home)) == ["stable", "also", "last", "gone"]
+    with table.writing() as edit:
+        edit.remove("gone")
+    assert saved(home, "volatile-layers.json") == []
+
+
+def test_volatile_files_are_not_synced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    with layers(home, place=lambda record: int(record.id == "v")).writing() as edit:
+        edit.put(layer("v"))
+        edit.put(layer("s"))
+    assert len(synced) == 1
+    assert synced[0].startswith(".tmp-layers.json")
+
+
+def test_the_mark_comes_first_and_differs_each_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[bytes] = []
+    real = files.write_atomic
+
+    def write(path: str, data: bytes, **options: Any) -> object:
+        marks.append((home / "layers.lock").read_bytes())
+        return real(path, data, **options)
+
+    monkeypatch.setattr(table_module, "write_atomic", write)
+    before = []
+    table = layers(home, before_save=lambda: before.append((home / "layers.lock").read_bytes()))
+    for id in ("a", "b"):
+        with table.writing() as edit:
+            edit.put(layer(id))
+    assert [len(mark) for mark in marks] == [64, 64]
+    assert len(set(marks)) == 2
+    assert before == [b"", marks[0]]
+
+
+def test_a_table_reads_again_only_when_something_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[Layers] = []
+    real = Table._load
+
+    def load(table: Layers) -> View[LayerRecord]:
+        loads.append(table)
+        return real(table)
+
+    monkeypatch.setattr(Table, "_load", load)
+    mine, other = layers(home), layers(home)
+    with other.writing() as edit:
+        edit.put(layer("a"))
+    assert ids(mine) == ids(mine) == ["a"]
+    assert len(loads) == 2
+    with mine.writing() as edit:
+        edit.put(layer("b"))
+    assert ids(mine) == ["a", "b"]
+    assert len(loads) == 2
+    assert ids(other) == ["a", "b"]  # by the mark
+    os.utime(home / "layers.json", ns=(1, 1))
+    assert ids(mine) == ["a", "b"]  # by the time of the file
+    assert len(loads) == 4
+    for mark in (b"0123456789abcdef" * 4, bytes(range(64))):  # a writer of before 1.42; any other
+        (home / "layers.lock").write_bytes(mark)
+        assert ids(mine) == ids(mine) == ["a", "b"]
+    assert len(loads) == 6
+    (home / "layers.lock").write_bytes(b"short")
+    assert ids(mine) == ids(mine) == ["a", "b"]
+    assert len(loads) == 8
+
+
+def test_a_failing_block_saves_nothing_and_is_forgotten(home: Path) -> None:
+    table = layers(home)
+    with table.writing() as edit:
+        edit.put(layer("a"))
+    before = (home / "layers.json").read_bytes()
+    with pytest.raises(KeyError), table.writing() as edit:  # noqa: PT012 - what came before the error matters
+        edit.put(layer("b"))
+        edit.remove("a")
+        raise KeyError
+    assert (home / "layers.json").read_bytes() == before
+    assert ids(table) == ["a"]
+
+
+def test_a_full_disk_keeps_the_old_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = layers(home)
+    with table.writing() as edit:
+        edit.put(layer("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"), table.writing() as edit:
+            edit.put(layer("b"))
+    assert ids(table) == ids(layers(home)) == ["a"]
+    assert sorted(os.listdir(home)) == ["layers.json", "layers.lock"]
+
+
+def test_pending(home: Path) -> None:
+    table = layers(home)
+    with table.writing() as edit, edit.pending(layer("a", "one", flags={"x": 1})):
+        assert saved(home)[0]["flags"] == {"incomplete": True, "x": 1}
+        assert "a" not in edit
+        edit.put(layer("a", "one", diff_size=5, flags={"x": 1, "incomplete": True}))
+    assert [(one["diff-size"], one["flags"]) for one in saved(home)] == [(5, {"x": 1})]
+    with table.reading() as view:
+        assert view.by_name("one") == layer("a", "one", diff_size=5, flags={"x": 1})
+
+
+def test_pending_that_fails_leaves_nothing(home: Path) -> None:
+    repaired: list[list[str]] = []
+    table = layers(home, repair=lambda edit: repaired.append([record.id for record in edit.incomplete()]))
+    with pytest.raises(KeyError), table.writing() as edit:  # noqa: PT012 - what came before the error matters
+        edit.put(layer("b"))
+        edit.save()
+        with edit.pending(layer("a")):
+            raise KeyError
+    assert repaired == [["a"]]
+    assert [one["id"] for one in saved(home)] == ["b"]
+    assert ids(table) == ["b"]
+
+
+def remove_incomplete(edit: Editor[LayerRecord]) -> None:
+    for record in edit.incomplete():
+        edit.remove(record.id)
+
+
+def test_incomplete_records_are_hidden_and_repaired(home: Path) -> None:
+    fill(home, {"id": "ab"}, {"id": "ac", "names": ["half"], "flags": {"incomplete": True}})
+    with layers(home).reading() as view:  # nobody to repair it
+        assert (len(view), [one.id for one in view], "ac" in view, view.get("ac")) == (1, ["ab"], False, None)
+        assert view.by_name("half") is None
+        found = view.find("a")
+        assert found is not None
+        assert found.id == "ab"
+        assert [one.id for one in view.incomplete()] == ["ac"]
+    assert ids(layers(home, repair=remove_incomplete)) == ["ab"]
+    assert [one["id"] for one in saved(home)] == ["ab"]
+
+
+def test_a_reader_is_not_stopped_by_a_repair_that_fails(home: Path) -> None:
+    def fail(_edit: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    fill(home, {"id": "a"}, {"id": "b", "flags": {"incomplete": True}})
+    table = layers(home, repair=fail)
+    assert ids(table) == ["a"]
+    with pytest.raises(OSError, match="full"), table.writing():
+        pass
+    assert len(saved(home)) == 2
+
+
+def test_of_two_records_with_a_name_the_later_has_it(home: Path) -> None:
+    fill(home, {"id": "a", "names": ["n", "m"]}, {"id": "b", "names": ["n"]}, {"id": "c", "names": ["n"]})
+    table = layers(home)
+    with table.reading() as view:
+        owner = view.by_name("n")
+        assert owner is not None
+        assert owner.id == "c"
+    with table.writing() as edit:
+        assert [record.names for record in edit] == [("m",), (), ("n",)]
+    assert [one.get("names") for one in saved(home)] == [["m"], None, ["n"]]
+
+
+def test_records_whose_id_another_has_are_kept_until_it_goes(home: Path) -> None:
+    fill(home, {"id": "a", "metadata": "1"}, {"id": "b"}, {"id": "a", "metadata": "2"})
+    fill(home, {"id": "a", "metadata": "3"}, {"id": "c"}, name="volatile-layers.json")
+    table = layers(home)
+    with table.writing() as edit:
+        found = edit.get("a")
+        assert found is not None
+        assert found.metadata == "2"
+        assert len(edit) == 3
+        edit.put(layer("d"))
+    assert [one.get("metadata") for one in saved(home) if one["id"] == "a"] == ["1", "2"]
+    with layers(home).writing() as edit:
+        edit.remove("a")
+    assert [one["id"] for one in saved(home)] == ["b", "d"]
+    assert [one["id"] for one in saved(home, "volatile-layers.json")] == ["c"]
+
+
+def test_keys_in_capitals(home: Path) -> None:
+    fill(home, {"ID": "a", "Names": ["n"], "FLAGS": {"incomplete": True}}, {"Id": "b", "PARENT": "a"}, {"id": None})
+    with layers(home).reading() as view:
+        assert [record.id for record in view] == ["b", ""]
+        assert [record.id for record in view.where("parent", "a")] == ["b"]
+
+
+@pytest.mark.parametrize("use", [Table.reading, Table.writing])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('[{"id":"a"},', "line 1, column 13 (byte 12)"),
+        ('[{"id":5}]', 'record 5: "id"'),
+    ],
+)
+def test_damage_is_left_as_it_is(
+    home: Path, content: str, text: str, use: Callable[[Layers], AbstractContextManager[Any]]
+) -> None:
+    (home / "layers.json").write_text(content)
+    with pytest.raises(DamagedFile, match=f"layers.json.*{re.escape(text)}"), use(layers(home)):
+        pass
+    assert (home / "layers.json").read_text() == content
+
+
+def test_a_damaged_record_is_named_and_its_bytes_stay(home: Path) -> None:
+    fill(home, {"id": "a", "parent": 5}, {"id": "b"})
+    table = layers(home)
+    with table.reading() as view:
+        assert view.get("b") == layer("b")
+        with pytest.raises(DamagedFile, match=r"layers\.json.*'a'.*parent"):
+            view.get("a")
+    with table.writing() as edit:
+        edit.put(layer("c"))
+    assert saved(home)[0] == {"id": "a", "parent": 5}
+
+
+def test_what_a_killed_writer_left_is_swept(home: Path) -> None:
+    for name in (".tmp-layers.json0", ".tmp-layers.json123456", ".tmp-volatile-layers.json9", ".tmp-else", "x.tar"):
+        (home / name).touch()
+    assert ids(layers(home)) == []
+    assert len(os.listdir(home)) == 6
+    with layers(home).writing():
+        pass
+    assert sorted(os.listdir(home)) == [".tmp-else", "layers.lock", "x.tar"]
+
+
+def test_threads_and_processes_lose_no_record(home: Path) -> None:
+    table = layers(home)
+
+    def add(who: str, to: Layers) -> None:
+        for number in range(15):
+            with to.writing() as edit:
+                edit.put(layer(f"{who}{number}"))
+            with to.reading() as view:
+                assert f"{who}{number}" in view
+
+    children = []
+    for who in "pq":
+        child = os.fork()
+        if child == 0:
+            try:
+                add(who, layers(home))
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    threads = [threading.Thread(target=add, args=(who, table)) for who in "st"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert sorted(ids(table)) == sorted(f"{who}{number}" for who in "pqst" for number in range(15))
+    assert len(saved(home)) == 60
+
+
+def test_a_store_that_is_only_read(home: Path) -> None:
+    fill(home, {"id": "a"}, {"id": "b", "flags": {"incomplete": True}})
+    table = Table(LayerRecord, NoLock(), [str(home / "layers.json")], repair=remove_incomplete)
+    assert ids(table) == ["a"]
+    with pytest.raises(ReadOnlyStore), table.writing():
+        pass
+    assert os.listdir(home) == ["layers.json"]
+
+
+def test_mounts_have_no_names(home: Path) -> None:
+    table = Table(MountRecord, LockFile(str(home / "m.lock"), rank=lock.MOUNTS), [str(home / "mountpoints.json")])
+    with table.writing() as edit:
+        edit.put(MountRecord(id="a", path="/x", count=1))
+        edit.put(MountRecord(id="a", path="/x", count=2))
+    assert (home / "mountpoints.json").read_bytes() == b'[{"id":"a","path":"/x","count":2}]'
+    with table.reading() as view:
+        assert view.get("a") == MountRecord(id="a", path="/x", count=2)
+
+
+CALLS = ("open", "write", "pwrite", "fdatasync", "fchmod", "fstat", "close", "rename", "fsync", "unlink", "listdir")
+
+
+def kill_at(number: int) -> None:
+    """Let the `number`th of the calls that change something be this process's last."""
+    left = [number]
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **options)
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def test_a_kill_at_any_call_leaves_the_old_or_the_new(home: Path) -> None:
+    seen = set()
+    watcher = layers(home, repair=remove_incomplete)
+    with watcher.writing() as edit:
+        edit.put(layer("old"))
+    for number in range(200):
+        child = os.fork()
+        if child == 0:
+            try:
+                kill_at(number)
+                with layers(home).writing() as edit:
+                    edit.remove("old")
+                    with edit.pending(layer("new")):
+                        pass
+            finally:
+                os._exit(0)
+        ended = os.waitpid(child, 0)[1]
+        found = ids(watcher)
+        assert found == ids(layers(home, repair=remove_incomplete))
+        seen.add((*found,))
+        with watcher.writing() as edit:
+            edit.remove("new")
+            edit.put(layer("old"))
+        assert sorted(os.listdir(home)) == ["layers.json", "layers.lock"]
+        if ended == 0:
+            break
+    assert ended == 0
+    assert number > 20
+    assert seen == {("old",), (), ("new",)}
