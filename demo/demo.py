@@ -77,7 +77,7 @@ def present() -> list[str]:
 def pack(home: Path) -> tuple[Path, str]:
     """Write the trees into one tar, and give its path and sha256. Files that the user may not read are left out."""
     tar = home / "machine.tar"
-    owner = ["--owner", f"+{os.getuid()}", "--group", f"+{os.getgid()}"]
+    owner = [f"--owner=user:{os.getuid()}", f"--group=group:{os.getgid()}"]
     options = ["--ignore-failed-read", "--warning=none", "--sort=name", *owner, "--mode=u+r,ug-s"]
     subprocess.run(["tar", "-C", "/", "-cf", str(tar), *options, *present()], check=False, stderr=subprocess.DEVNULL)
     with tar.open("rb") as file:
