@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import TempDir
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
-_BASE_MODE = 0o555  # as Go since 1.24: nobody is to write into a layer by accident
+# As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
+_BASE_MODE, _BASE_MODE_OF_USER = 0o555, 0o755
 
 
 class VfsDriver:
@@ -57,22 +58,23 @@ class VfsDriver:
     @contextmanager
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Copy the parent aside, or make an empty directory there."""
+        final = self.path(id)
         with self._aside.open() as temporary:
-            place = temporary.place(id)
+            place = temporary.place()
             os.mkdir(place, 0o700)
             if parent is not None:
                 self._copy(parent, place)
             else:
-                os.chmod(place, _BASE_MODE)
+                os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
-            yield _Build(place, self.path(id))
+            yield _Build(place, final)
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
         """Copy the layer aside, to be changed and put back in its place."""
         with self._aside.open() as temporary:
-            place = temporary.place(id)
+            place = temporary.place()
             os.mkdir(place, 0o700)
             self._copy(id, place)
             yield _Build(place, self.path(id))
