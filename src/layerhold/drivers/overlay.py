@@ -31,7 +31,7 @@ from layerhold.tree.trash import Aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.tree.trash import TempDir
@@ -76,12 +76,13 @@ class OverlayDriver:
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Make the layer's directory aside."""
         self._refuse_mount_program()
+        final = self.path(id)
         with self._aside.open() as temporary:
-            place = temporary.place(id)
+            place = temporary.place()
             self._make(place, parent, spec)
-            yield _NewLayer(
-                self, id, place, temporary, (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
-            )
+            lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
+            contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
+            yield _NewLayer(contents, place, final, lambda: self.remove(id, temporary))
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
@@ -95,7 +96,8 @@ class OverlayDriver:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
             copy_tree(self._diff(id), place)
-            yield _ChangedLayer(self._diff(id), place, temporary, self._stack.lowers(id))
+            contents = Contents(path=place, deletions=OVERLAY_MARKS, lowers=self._stack.lowers(id))
+            yield _ChangedLayer(contents, self._diff(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:
@@ -131,7 +133,7 @@ class OverlayDriver:
         if options.label:
             wanted.append(f'context="{options.label}"')
         spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=options.read_only)
-        overlay_mount.mount(spec, self.home)
+        overlay_mount.mount(spec)
         return merged
 
     def unmount(self, id: str) -> None:
@@ -267,7 +269,7 @@ class OverlayDriver:
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
             spec = self._specify(id, place, self._diff(id), lowers, options, read_only=True)
-            overlay_mount.mount(spec, self.home)
+            overlay_mount.mount(spec)
             try:
                 fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             finally:
@@ -291,12 +293,11 @@ class OverlayDriver:
 class _NewLayer:
     """A layer in the making."""
 
-    def __init__(self, driver: OverlayDriver, id: str, place: str, temporary: TempDir, lowers: tuple[str, ...]) -> None:
-        self.contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
-        self._driver = driver
-        self._id = id
+    def __init__(self, contents: Contents, place: str, final: str, make_room: Callable[[], None]) -> None:
+        self.contents = contents
         self._place = place
-        self._temporary = temporary
+        self._final = final
+        self._make_room = make_room
 
     def sync(self) -> None:
         """Make the files durable."""
@@ -304,20 +305,18 @@ class _NewLayer:
 
     def publish(self) -> None:
         """Move the directory into its place, then make its link; what a crash left there is thrown away."""
-        driver = self._driver
-        driver.remove(self._id, self._temporary)
-        final = driver.path(self._id)
-        os.rename(self._place, final)
-        overlay_links.make_link(driver.home, self._id, overlay_links.read_link_name(final))
+        self._make_room()
+        os.rename(self._place, self._final)
+        home, id = os.path.split(self._final)
+        overlay_links.make_link(home, id, overlay_links.read_link_name(self._final))
 
 
 class _ChangedLayer:
     """A layer's own files, copied aside and changed."""
 
-    def __init__(self, diff: str, place: str, temporary: TempDir, lowers: tuple[str, ...]) -> None:
-        self.contents = Contents(path=place, deletions=OVERLAY_MARKS, lowers=lowers)
+    def __init__(self, contents: Contents, diff: str) -> None:
+        self.contents = contents
         self._diff = diff
-        self._temporary = temporary
 
     def sync(self) -> None:
         """Make the files durable."""

@@ -2,8 +2,9 @@
 
 The classic mount(2) takes one option string, which the kernel cuts without a word at the page size, and may then mount
 the wrong layers. So its bytes are counted, and what does not fit goes the newer way, an option a call, with up to 500
-lowers. Where the kernel has no such way (before 6.7), names are shortened: relative to the driver's home, from a child
-process, since the working directory belongs to a whole process.
+lowers. Where the kernel has no such way (before 6.7; before 6.13 for names of more than 255 bytes), each directory is
+named by the number of a descriptor: from a child process whose working directory is /proc/self/fd, since the working
+directory belongs to a whole process.
 """
 
 from __future__ import annotations
@@ -21,13 +22,29 @@ if TYPE_CHECKING:
 
 PAGE = os.sysconf("SC_PAGESIZE")
 MOST_LOWERS = 500  # OVL_MAX_STACK of the kernel
-_TOO_OLD = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
+_TOO_OLD = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.EOPNOTSUPP)
+# Words of an option string that are flags of the mount: (the flag, whether the word sets it).
 _FLAGS = {
-    "ro": mounts.MS_RDONLY,
-    "rw": 0,
-    "nosuid": mounts.MS_NOSUID,
-    "nodev": mounts.MS_NODEV,
-    "noexec": mounts.MS_NOEXEC,
+    "defaults": (0, True),
+    "ro": (mounts.MS_RDONLY, True),
+    "rw": (mounts.MS_RDONLY, False),
+    "nosuid": (mounts.MS_NOSUID, True),
+    "suid": (mounts.MS_NOSUID, False),
+    "nodev": (mounts.MS_NODEV, True),
+    "dev": (mounts.MS_NODEV, False),
+    "noexec": (mounts.MS_NOEXEC, True),
+    "exec": (mounts.MS_NOEXEC, False),
+    "sync": (mounts.MS_SYNCHRONOUS, True),
+    "async": (mounts.MS_SYNCHRONOUS, False),
+    "dirsync": (mounts.MS_DIRSYNC, True),
+    "noatime": (mounts.MS_NOATIME, True),
+    "atime": (mounts.MS_NOATIME, False),
+    "nodiratime": (mounts.MS_NODIRATIME, True),
+    "diratime": (mounts.MS_NODIRATIME, False),
+    "relatime": (mounts.MS_RELATIME, True),
+    "norelatime": (mounts.MS_RELATIME, False),
+    "strictatime": (mounts.MS_STRICTATIME, True),
+    "nostrictatime": (mounts.MS_STRICTATIME, False),
 }
 
 
@@ -49,41 +66,49 @@ def specify(
 
     `empty` stands for the lowers of a layer that has none. Words that are mount flags become flags.
     """
-    flags = mounts.MS_RDONLY if read_only else 0
-    rest = []
-    for option in options:
-        if option in _FLAGS:
-            flags |= _FLAGS[option]
-        elif option:
-            rest.append(option)
+    flags, rest = _apart(options)
+    if read_only:
+        flags |= mounts.MS_RDONLY
     below = tuple(lowers) or (empty,)
     if flags & mounts.MS_RDONLY:
-        spec = MountSpec(target=target, lowers=(diff, *below), flags=flags, options=tuple(rest))
+        spec = MountSpec(target=target, lowers=(diff, *below), flags=flags, options=rest)
     else:
-        spec = MountSpec(target=target, lowers=below, upper=diff, work=work, flags=flags, options=tuple(rest))
+        spec = MountSpec(target=target, lowers=below, upper=diff, work=work, flags=flags, options=rest)
     if len(spec.lowers) > MOST_LOWERS:
         raise DriverError(f"{target}: {len(spec.lowers)} layers, and the kernel stacks {MOST_LOWERS} at most")
     return spec
 
 
-def mount(spec: MountSpec, home: str) -> None:
+def _apart(options: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """Tell flags of the mount, the last word for each, from the options that overlay itself gets."""
+    flags, rest = 0, []
+    for option in options:
+        flag, sets = _FLAGS.get(option, (None, True))
+        if flag is not None:
+            flags = flags | flag if sets else flags & ~flag
+        elif option:
+            rest.append(option)
+    return flags, tuple(rest)
+
+
+def mount(spec: MountSpec) -> None:
     """Mount it. Raises DriverError with the kernel's words."""
     data = option_string(spec)
     try:
         if len(os.fsencode(data)) < PAGE:
             mounts.mount("overlay", spec.target, "overlay", spec.flags, data)
         else:
-            _mount_long(spec, home)
+            _mount_long(spec)
     except OSError as error:
-        raise DriverError(f"creating overlay mount to {spec.target}: {error.strerror}") from error
+        words = _kernels_words(spec) or error.strerror
+        raise DriverError(f"creating overlay mount to {spec.target}: {words}") from error
 
 
-def option_string(spec: MountSpec, relative_to: str = "") -> str:
+def option_string(spec: MountSpec) -> str:
     """Give the options of a classic mount."""
 
     def name(path: str) -> str:
-        short = os.path.relpath(path, relative_to) if relative_to else path
-        return short.replace("\\", "\\\\").replace(",", "\\,")
+        return path.replace("\\", "\\\\").replace(",", "\\,")
 
     lowers = ":".join(name(lower).replace(":", "\\:") for lower in spec.lowers)
     words = [f"lowerdir={lowers}"]
@@ -92,30 +117,42 @@ def option_string(spec: MountSpec, relative_to: str = "") -> str:
     return ",".join([*words, *spec.options])
 
 
-def _mount_long(spec: MountSpec, home: str) -> None:
+def _mount_long(spec: MountSpec) -> None:
     try:
         _mount_by_calls(spec)
     except OSError as error:
         if error.errno not in _TOO_OLD:
             raise
-        data = option_string(spec, home)
-        if len(os.fsencode(data)) >= PAGE:
-            raise
-        _mount_from(home, spec, data)
+        _mount_by_descriptors(spec)
 
 
 def _mount_by_calls(spec: MountSpec) -> None:
     with mounts.Configuration("overlay") as configuration:
-        configuration.set("source", "overlay")
-        for lower in spec.lowers:
-            _set_path(configuration, "lowerdir+", lower)
-        if spec.upper:
-            _set_path(configuration, "upperdir", spec.upper)
-            _set_path(configuration, "workdir", spec.work)
-        for option in spec.options:
-            key, found, value = option.partition("=")
-            configuration.set(key, value.strip('"') if found else None)
+        _configure(configuration, spec)
         configuration.mount(spec.target, spec.flags)
+
+
+def _kernels_words(spec: MountSpec) -> str:
+    """Give what the kernel has to say against a mount that failed: only the newer way has words for it."""
+    try:
+        with mounts.Configuration("overlay") as configuration:
+            _configure(configuration, spec)
+            configuration.create(spec.target)
+    except OSError as error:
+        return "" if error.errno == errno.ENOSYS else error.strerror or ""
+    return ""
+
+
+def _configure(configuration: mounts.Configuration, spec: MountSpec) -> None:
+    configuration.set("source", "overlay")
+    for lower in spec.lowers:
+        _set_path(configuration, "lowerdir+", lower)
+    if spec.upper:
+        _set_path(configuration, "upperdir", spec.upper)
+        _set_path(configuration, "workdir", spec.work)
+    for option in spec.options:
+        key, found, value = option.partition("=")
+        configuration.set(key, value.strip('"') if found else None)
 
 
 def _set_path(configuration: mounts.Configuration, key: str, path: str) -> None:
@@ -129,15 +166,23 @@ def _set_path(configuration: mounts.Configuration, key: str, path: str) -> None:
         os.close(fd)
 
 
-def _mount_from(home: str, spec: MountSpec, data: str) -> None:
-    """Mount from a child process whose working directory is `home`."""
+def _mount_by_descriptors(spec: MountSpec) -> None:
+    """Mount from a child process, in whose directory of descriptors the names of directories are short."""
     child = os.fork()
     if child == 0:
         status = errno.EIO
         try:
-            os.chdir(home)
-            mounts.mount("overlay", os.path.relpath(spec.target, home), "overlay", spec.flags, data)
-            status = 0
+            short = spec.replace(
+                lowers=tuple(_descriptor(lower) for lower in spec.lowers),
+                upper=_descriptor(spec.upper) if spec.upper else "",
+                work=_descriptor(spec.work) if spec.work else "",
+            )
+            os.chdir("/proc/self/fd")
+            data = option_string(short)
+            status = errno.E2BIG
+            if len(os.fsencode(data)) < PAGE:
+                mounts.mount("overlay", spec.target, "overlay", spec.flags, data)
+                status = 0
         except OSError as error:
             status = error.errno or errno.EIO
         finally:
@@ -146,3 +191,7 @@ def _mount_from(home: str, spec: MountSpec, data: str) -> None:
     number = os.waitstatus_to_exitcode(result)
     if number:
         raise OSError(number, os.strerror(number), spec.target)
+
+
+def _descriptor(path: str) -> str:
+    return str(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -12,13 +12,21 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_DIRSYNC = 128
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
 MS_BIND = 0x1000
 MS_PRIVATE = 1 << 18
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
 MNT_DETACH = 2
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CREATE = 0, 1, 5, 6
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _MOVE_FROM_EMPTY_PATH = 4
 _AT_FDCWD = -100
+_OF_FILE_SYSTEMS = {MS_RDONLY: "ro", MS_SYNCHRONOUS: "sync", MS_DIRSYNC: "dirsync"}
+_ATTRIBUTES = {MS_NOATIME: 0x10, MS_STRICTATIME: 0x20, MS_NODIRATIME: 0x80}  # MOUNT_ATTR_*
 
 _CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
 _mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
@@ -74,15 +82,22 @@ class Configuration:
         """Set an option to an open directory (Linux 6.13 and newer for overlay's)."""
         self._said(self._fsconfig(self._fd, _FSCONFIG_SET_FD, key.encode(), None, fd), key)
 
+    def create(self, about: str) -> None:
+        """Make the file system; the options are checked now."""
+        self._said(self._fsconfig(self._fd, _FSCONFIG_CREATE, None, None, 0), about)
+
     def mount(self, target: str, flags: int = 0) -> None:
         """Make the file system and mount it at `target`."""
         fsmount = function("fsmount", _INT, _UINT, _UINT)
         move_mount = function("move_mount", _INT, _CHARS, _INT, _CHARS, _UINT)
-        if flags & MS_RDONLY:
-            self.set("ro")
-        self._said(self._fsconfig(self._fd, _FSCONFIG_CREATE, None, None, 0), target)
-        # The attributes of a mount have the numbers of the MS_ flags up to MS_NOEXEC (MOUNT_ATTR_*).
+        for flag, word in _OF_FILE_SYSTEMS.items():
+            if flags & flag:
+                self.set(word)
+        self.create(target)
+        # The attributes of a mount have the numbers of the MS_ flags up to MS_NOEXEC.
         attributes = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        for flag, attribute in _ATTRIBUTES.items():
+            attributes |= attribute if flags & flag else 0
         made = self._said(fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), target)
         try:
             moved = move_mount(made, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY_PATH)
@@ -98,7 +113,7 @@ class Configuration:
         raise OSError(number, self._words() or os.strerror(number), about)
 
     def _words(self) -> str:
-        said = []
+        said: list[str] = []
         while True:
             try:
                 line = os.read(self._fd, 4096)
