@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -243,3 +244,20 @@ def test_no_lock() -> None:
             held.record_write()
     with pytest.raises(ReadOnlyStore), NoLock().exclusive():
         pass
+
+
+@pytest.mark.root
+def test_a_read_only_file_system_is_enough_for_readers(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    try:
+        with lock_file(tmp_path / "x.lock").exclusive() as held:
+            mark = held.record_write()
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+        with lock_file(tmp_path / "x.lock").shared() as held:
+            assert held.last_writer() == mark
+        with pytest.raises(OSError, match="Read-only"), lock_file(tmp_path / "x.lock").exclusive():
+            pass
+        with pytest.raises(FileNotFoundError), lock_file(tmp_path / "none.lock").shared():
+            pass
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -361,9 +361,9 @@ class Table(Generic[R]):
 
     def _sweep(self) -> None:
         """Remove what writers of these files left who were killed."""
-        for path in self.files:
-            directory, name = os.path.split(path)
-            sweep_temporaries(directory or ".", name)
+        for directory in {os.path.dirname(path) for path in self.files}:
+            mine = [os.path.basename(path) for path in self.files if os.path.dirname(path) == directory]
+            sweep_temporaries(directory, *mine)
 
     def _view_of(self, editor: Editor[R]) -> View[R]:
         view = View(self.kind, self.files)

@@ -47,8 +47,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True
     return found
 
 
-def sweep_temporaries(directory: str, name: str = "") -> None:
-    """Remove what writers left in `directory` who were killed: all, or only what was to become `name`.
+def sweep_temporaries(directory: str, *targets: str) -> None:
+    """Remove what writers left in `directory` who were killed: all, or only what was to become one of `targets`.
 
     The caller keeps others from writing there. Raises OSError.
     """
@@ -56,9 +56,10 @@ def sweep_temporaries(directory: str, name: str = "") -> None:
         names = os.listdir(directory)
     except FileNotFoundError:
         return
-    for found in names:
-        if found.startswith(TEMPORARY + name):
-            _unlink(os.path.join(directory, found))
+    beginnings = tuple(TEMPORARY + target for target in targets) or (TEMPORARY,)
+    for name in names:
+        if name.startswith(beginnings):
+            _unlink(os.path.join(directory, name))
 
 
 def sync_directory(path: str) -> None:
