@@ -1,0 +1,103 @@
+"""Which driver a store gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from layerhold.drivers import choose
+from layerhold.drivers.base import Driver
+from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites
+
+
+@pytest.fixture(autouse=True)
+def no_overlay_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let overlay be refused, so that nothing is mounted here."""
+
+    def refuse(name: str, graphroot: str, runroot: str, options: object) -> Driver:
+        if name in ("overlay", "overlay2"):
+            raise DriverPrerequisites(f"{choose._overlay_home(name, graphroot)} refused")
+        return real(name, graphroot, runroot, options)  # type: ignore[arg-type]
+
+    real = choose._open
+    monkeypatch.setattr(choose, "_open", refuse)
+
+
+def chosen(graphroot: Path, name: str | None = None, priority: tuple[str, ...] = ()) -> str:
+    runroot = str(graphroot) + "-run"
+    return choose.open_driver(name, graphroot=str(graphroot), runroot=runroot, options=(), priority=priority).name
+
+
+@pytest.mark.parametrize("name", ["foo", "vfs2", "..", "overlay/x"])
+def test_unknown_driver_is_refused_in_gos_words_and_nothing_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DriverNotSupported) as raised:
+        chosen(tmp_path, name)
+    assert str(raised.value) == f"failed to GetDriver graph {name} {tmp_path}: driver not supported"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["btrfs", "zfs", "devicemapper", "aufs"])
+def test_drivers_that_only_go_has_are_refused_and_nothing_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DriverNotSupported, match="not offered yet"):
+        chosen(tmp_path, name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_first_that_can_be_used(tmp_path: Path) -> None:
+    assert chosen(tmp_path) == "vfs"
+
+
+def test_priority_is_followed(tmp_path: Path) -> None:
+    with pytest.raises(DriverNotSupported, match=r"btrfs: .*; overlay: overlay refused"):
+        chosen(tmp_path, priority=("btrfs", "overlay"))
+    assert chosen(tmp_path, priority=("overlay", "vfs")) == "vfs"
+
+
+def test_driver_that_the_store_has_goes_before_the_priority(tmp_path: Path) -> None:
+    (tmp_path / "overlay/abc").mkdir(parents=True)
+    with pytest.raises(DriverPrerequisites):
+        chosen(tmp_path, priority=("vfs",))
+
+
+def test_explicit_driver_goes_before_what_the_store_has(tmp_path: Path) -> None:
+    (tmp_path / "overlay/abc").mkdir(parents=True)
+    assert chosen(tmp_path, "vfs") == "vfs"
+
+
+def test_home_without_layers_counts_only_when_it_is_alone(tmp_path: Path) -> None:
+    (tmp_path / "overlay/l").mkdir(parents=True)
+    (tmp_path / "overlay/.has-mount-program").touch()
+    with pytest.raises(DriverPrerequisites):
+        chosen(tmp_path)
+    (tmp_path / "vfs/dir/abc").mkdir(parents=True)
+    assert chosen(tmp_path) == "vfs"
+
+
+def test_empty_homes_do_not_count(tmp_path: Path) -> None:
+    for name in ("zfs", "devicemapper", "overlay", "btrfs"):
+        (tmp_path / name).mkdir()
+    assert chosen(tmp_path) == "vfs"
+
+
+def test_two_drivers_with_layers_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "overlay/abc").mkdir(parents=True)
+    (tmp_path / "vfs/dir/abc").mkdir(parents=True)
+    with pytest.raises(DriverError, match="contains several valid graphdrivers: overlay, vfs"):
+        chosen(tmp_path)
+
+
+def test_store_of_a_driver_that_only_go_has(tmp_path: Path) -> None:
+    (tmp_path / "btrfs/subvolumes").mkdir(parents=True)
+    with pytest.raises(DriverNotSupported, match="btrfs is not offered yet"):
+        chosen(tmp_path)
+
+
+def test_home_that_go_made_under_overlays_other_name(tmp_path: Path) -> None:
+    with pytest.raises(DriverPrerequisites, match="overlay refused"):
+        chosen(tmp_path, "overlay2")
+    (tmp_path / "overlay2/abc").mkdir(parents=True)
+    for name in ("overlay2", None):
+        with pytest.raises(DriverPrerequisites, match="overlay2 refused"):
+            chosen(tmp_path, name)
