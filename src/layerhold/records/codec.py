@@ -214,6 +214,10 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         if collecting:
+            if not gc.get_freeze_count():
+                # Moves what was made to the oldest generation; else all of it would be looked through at once.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
