@@ -416,6 +416,7 @@ def test_answers_are_remembered_under_gos_names(overlay: Bench) -> None:
     overlay.open(["overlay.mountopt=nodev,metacopy=on"]).describe()
     names = sorted(os.listdir(overlay.runroot / "overlay"))
     assert names == [
+        "idmapped-lower-dir-true",
         "metacopy()-false",
         "metacopy(nodev,metacopy=on)-true",
         "native-diff()-true",

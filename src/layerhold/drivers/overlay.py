@@ -184,7 +184,7 @@ class OverlayDriver:
             ("Supports d_type", "true"),
             ("Native Overlay Diff", _word(self.features.native_diff)),
             ("Using metacopy", _word(self._metacopy)),
-            ("Supports shifting", "false"),
+            ("Supports shifting", _word(self._probe.mapped_lowers())),
             ("Supports volatile", _word(self._probe.volatile())),
         )
 

@@ -56,6 +56,10 @@ class Probe:
         """Tell whether mounts may be volatile: not synced, and lost with a crash of the machine."""
         return self._remembered("volatile", self._has_volatile)
 
+    def mapped_lowers(self) -> bool:
+        """Tell whether lower layers may be mounted with their owners mapped."""
+        return self._remembered("idmapped-lower-dir", self._has_mapped_lowers)
+
     def _remembered(self, feature: str, find_out: Callable[[], str | None]) -> bool:
         """Answer from the files, or by the experiment, which gives the reason for a no ("" for none), or None."""
         path = os.path.join(self._run_home, feature)
@@ -128,6 +132,30 @@ class Probe:
             try:
                 with self._mounted(top, ["lower1"], "volatile"):
                     return None
+            except OSError as error:
+                return error.strerror or "refused"
+
+    def _has_mapped_lowers(self) -> str | None:
+        from layerhold.linux.namespaces import user_namespace
+
+        with self._laboratory("mapped-check") as top:
+            for name in ("lower", "lower1", "upper", "work", "merged"):
+                os.mkdir(f"{top}/{name}")
+            try:
+                namespace = user_namespace("0 100000 1", "0 100000 1")
+                try:
+                    copy = mounts.mapped_copy(f"{top}/lower", namespace)
+                finally:
+                    os.close(namespace)
+                try:
+                    mounts.attach(copy, f"{top}/lower1")
+                finally:
+                    os.close(copy)
+                try:
+                    with self._mounted(top, ["lower1"]):
+                        return None
+                finally:
+                    mounts.umount(f"{top}/lower1", mounts.MNT_DETACH)
             except OSError as error:
                 return error.strerror or "refused"
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
-from layerhold.linux.calls import check, function
+from layerhold.linux.calls import check, function, libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # <linux/mount.h>
 MS_RDONLY = 1
@@ -24,6 +29,8 @@ MNT_DETACH = 2
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CREATE = 0, 1, 5, 6
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _MOVE_FROM_EMPTY_PATH = 4
+_OPEN_TREE_CLONE, _AT_EMPTY_PATH = 1, 0x1000
+_MOUNT_ATTR_IDMAP = 0x100000
 _AT_FDCWD = -100
 _OF_FILE_SYSTEMS = {MS_RDONLY: "ro", MS_SYNCHRONOUS: "sync", MS_DIRSYNC: "dirsync"}
 _ATTRIBUTES = {MS_NOATIME: 0x10, MS_STRICTATIME: 0x20, MS_NODIRATIME: 0x80}  # MOUNT_ATTR_*
@@ -32,6 +39,21 @@ _CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
 _mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
 _umount2 = function("umount2", _CHARS, _INT)
 _statfs = function("statfs", _CHARS, ctypes.c_void_p)
+
+
+def _call(number: int, *argtypes: object) -> Callable[..., int]:
+    """Give a system call by its number, the same on all architectures; C libraries before 2022 have no name for it."""
+    prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)  # type: ignore[arg-type]
+    call = prototype(("syscall", libc))
+    return lambda *arguments: int(call(number, *arguments))
+
+
+_open_tree = _call(428, _INT, _CHARS, _UINT)
+_move_mount = _call(429, _INT, _CHARS, _INT, _CHARS, _UINT)
+_fsopen = _call(430, _CHARS, _UINT)
+_fsconfig = _call(431, _INT, _UINT, _CHARS, _CHARS, _INT)
+_fsmount = _call(432, _INT, _UINT, _UINT)
+_mount_setattr = _call(442, _INT, _CHARS, _UINT, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
@@ -58,13 +80,30 @@ def mount_points() -> set[str]:
         return {os.fsdecode(_unescaped(line.split(b" ")[4])) for line in file}
 
 
+def attach(fd: int, target: str) -> None:
+    """Mount at `target` what `fd` holds."""
+    moved = _move_mount(fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY_PATH)
+    check(moved, "move_mount", target)
+
+
+def mapped_copy(path: str, user_namespace: int) -> int:
+    """Give a descriptor of a mount, not attached yet, that shows `path` with its owners mapped by a user namespace."""
+    fd = check(_open_tree(_AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC), "open_tree", path)
+    try:
+        attributes = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)  # struct mount_attr
+        done = _mount_setattr(fd, b"", _AT_EMPTY_PATH, ctypes.create_string_buffer(attributes), len(attributes))
+        check(done, "mount_setattr", path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class Configuration:
     """A file system that is being configured, one option a call (fsopen(2)); used as a context manager."""
 
     def __init__(self, kind: str) -> None:
-        self._fsopen = function("fsopen", _CHARS, _UINT)
-        self._fsconfig = function("fsconfig", _INT, _UINT, _CHARS, _CHARS, _INT)
-        self._fd = check(self._fsopen(kind.encode(), _FSOPEN_CLOEXEC), "fsopen", kind)
+        self._fd = check(_fsopen(kind.encode(), _FSOPEN_CLOEXEC), "fsopen", kind)
 
     def __enter__(self) -> Configuration:
         return self
@@ -76,20 +115,18 @@ class Configuration:
         """Set an option to a text of at most 255 bytes, or set a flag."""
         command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
         text = None if value is None else os.fsencode(value)
-        self._said(self._fsconfig(self._fd, command, key.encode(), text, 0), f"{key}={value or ''}")
+        self._said(_fsconfig(self._fd, command, key.encode(), text, 0), f"{key}={value or ''}")
 
     def set_fd(self, key: str, fd: int) -> None:
         """Set an option to an open directory (Linux 6.13 and newer for overlay's)."""
-        self._said(self._fsconfig(self._fd, _FSCONFIG_SET_FD, key.encode(), None, fd), key)
+        self._said(_fsconfig(self._fd, _FSCONFIG_SET_FD, key.encode(), None, fd), key)
 
     def create(self, about: str) -> None:
         """Make the file system; the options are checked now."""
-        self._said(self._fsconfig(self._fd, _FSCONFIG_CREATE, None, None, 0), about)
+        self._said(_fsconfig(self._fd, _FSCONFIG_CREATE, None, None, 0), about)
 
     def mount(self, target: str, flags: int = 0) -> None:
         """Make the file system and mount it at `target`."""
-        fsmount = function("fsmount", _INT, _UINT, _UINT)
-        move_mount = function("move_mount", _INT, _CHARS, _INT, _CHARS, _UINT)
         for flag, word in _OF_FILE_SYSTEMS.items():
             if flags & flag:
                 self.set(word)
@@ -98,10 +135,9 @@ class Configuration:
         attributes = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         for flag, attribute in _ATTRIBUTES.items():
             attributes |= attribute if flags & flag else 0
-        made = self._said(fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), target)
+        made = self._said(_fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), target)
         try:
-            moved = move_mount(made, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY_PATH)
-            check(moved, "move_mount", target)
+            attach(made, target)
         finally:
             os.close(made)
 
