@@ -20,12 +20,11 @@ import os
 import stat
 from contextlib import contextmanager
 
-from layerhold.drivers import overlay_home, overlay_links, overlay_mount
+from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverPrerequisites, InvalidID, LayerUnknown
-from layerhold.linux import mounts
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
+    from layerhold.drivers.overlay_mount import MountSpec
     from layerhold.tree.trash import TempDir
 
 
@@ -119,6 +119,8 @@ class OverlayDriver:
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
+        from layerhold.drivers import overlay_mount
+
         self._refuse_mount_program()
         merged = os.path.join(self.path(id), "merged")
         diff = self._diff(id)
@@ -139,6 +141,8 @@ class OverlayDriver:
     def unmount(self, id: str) -> None:
         """Unmount `merged`; the directory stays."""
         if self.is_mounted(id):
+            from layerhold.linux import mounts
+
             mounts.umount(os.path.join(self.path(id), "merged"), mounts.MNT_DETACH)
 
     def is_mounted(self, id: str) -> bool:
@@ -243,12 +247,14 @@ class OverlayDriver:
 
     def _specify(
         self, id: str, target: str, diff: str, lowers: Sequence[str], options: Sequence[str], *, read_only: bool
-    ) -> overlay_mount.MountSpec:
+    ) -> MountSpec:
+        from layerhold.drivers.overlay_mount import specify
+
         here = self.path(id)
         empty = os.path.join(here, "empty")
         if not lowers:
             make_dirs(empty)
-        return overlay_mount.specify(
+        return specify(
             target=target,
             diff=diff,
             work=os.path.join(here, "work"),
@@ -261,6 +267,9 @@ class OverlayDriver:
     @contextmanager
     def _whole(self, id: str, lowers: Sequence[str]) -> Iterator[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
+        from layerhold.drivers import overlay_mount
+        from layerhold.linux import mounts
+
         if self.is_mounted(id):
             yield os.path.join(self.path(id), "merged")
             return

@@ -10,7 +10,7 @@ import os
 
 from layerhold.drivers.options import parse
 from layerhold.errors import DriverError, DriverIncompatibleFS
-from layerhold.linux import mounts
+from layerhold.linux import mountinfo
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -32,19 +32,8 @@ _NOT_YET = frozenset(
 )
 _KNOWN = _NOT_YET | {"ignore_chown_errors", "mountopt", "override_kernel_check", "skip_mount_home", "sync"}
 
-# <linux/magic.h>, with the names that Go's `status` prints
-_FILESYSTEMS = {
-    0x61756673: "aufs",
-    0x9123683E: "btrfs",
-    0xF15F: "ecryptfs",
-    0xEF53: "extfs",
-    0x65735546: "fuse",
-    0x6969: "nfs",
-    0x794C7630: "overlayfs",
-    0x01021994: "tmpfs",
-    0x58465342: "xfs",
-    0x2FC12FC1: "zfs",
-}
+# The kernel's names of file systems as Go's `status` prints them; where they differ.
+_NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs", "nfs4": "nfs", "fuseblk": "fuse"}
 _REFUSED = ("aufs", "ecryptfs", "overlayfs")
 
 
@@ -71,7 +60,8 @@ def settings(options: Sequence[str]) -> Settings:
 
 def backing_filesystem(path: str) -> str:
     """Name the file system that `path` is on. Raises DriverIncompatibleFS if overlay cannot stand on it."""
-    name = _FILESYSTEMS.get(mounts.filesystem_type(path), "<unknown>")
+    found = mountinfo.filesystem_of(path)
+    name = _NAMES.get(found, found).partition(".")[0] or "<unknown>"
     if name in _REFUSED:
         raise DriverIncompatibleFS(
             f"'overlay' is not supported over {name}, a mount_program is required", hint="use the driver vfs"
@@ -81,20 +71,26 @@ def backing_filesystem(path: str) -> str:
 
 def mount_home(home: str) -> None:
     """Mount the home on itself and make it private, unless something is mounted there already."""
-    if os.path.realpath(home) not in mounts.mount_points():
+    if os.path.realpath(home) not in mountinfo.mount_points():
+        from layerhold.linux import mounts
+
         mounts.mount(home, home, "none", mounts.MS_BIND)
         mounts.mount("none", home, "none", mounts.MS_PRIVATE)
 
 
 def unmount_home(home: str) -> None:
     """Undo `mount_home`."""
-    if os.path.realpath(home) in mounts.mount_points():
+    if os.path.realpath(home) in mountinfo.mount_points():
+        from layerhold.linux import mounts
+
         mounts.umount(home, mounts.MNT_DETACH)
 
 
 def unmount_below(directory: str) -> None:
     """Unmount what a killed process had mounted in its place aside."""
     above = os.path.realpath(directory) + "/"
-    for point in mounts.mount_points():
+    for point in mountinfo.mount_points():
         if point.startswith(above):
+            from layerhold.linux import mounts
+
             mounts.umount(point, mounts.MNT_DETACH)

@@ -12,9 +12,7 @@ import errno
 import os
 from contextlib import contextmanager
 
-from layerhold.drivers.overlay_mount import option_string, specify
 from layerhold.errors import DriverNotSupported
-from layerhold.linux import mounts
 from layerhold.tree.files import make_dirs, write_atomic
 from layerhold.values import Value
 
@@ -136,6 +134,7 @@ class Probe:
                 return error.strerror or "refused"
 
     def _has_mapped_lowers(self) -> str | None:
+        from layerhold.linux import mounts
         from layerhold.linux.namespaces import user_namespace
 
         with self._laboratory("mapped-check") as top:
@@ -168,6 +167,9 @@ class Probe:
 
     @contextmanager
     def _mounted(self, top: str, lowers: Sequence[str], *more: str) -> Iterator[str]:
+        from layerhold.drivers.overlay_mount import option_string, specify
+        from layerhold.linux import mounts
+
         spec = specify(
             target=f"{top}/merged",
             diff=f"{top}/upper",

@@ -38,7 +38,6 @@ _ATTRIBUTES = {MS_NOATIME: 0x10, MS_STRICTATIME: 0x20, MS_NODIRATIME: 0x80}  # M
 _CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
 _mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
 _umount2 = function("umount2", _CHARS, _INT)
-_statfs = function("statfs", _CHARS, ctypes.c_void_p)
 
 
 def _call(number: int, *argtypes: object) -> Callable[..., int]:
@@ -65,19 +64,6 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
 def umount(path: str, flags: int = 0) -> None:
     """Unmount what is mounted at `path`."""
     check(_umount2(os.fsencode(path), flags), "umount", path)
-
-
-def filesystem_type(path: str) -> int:
-    """Give the magic number of the file system that `path` is on (<linux/magic.h>)."""
-    buffer = ctypes.create_string_buffer(512)
-    check(_statfs(os.fsencode(path), buffer), "statfs", path)
-    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
-
-
-def mount_points() -> set[str]:
-    """List where something is mounted in this mount namespace."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return {os.fsdecode(_unescaped(line.split(b" ")[4])) for line in file}
 
 
 def attach(fd: int, target: str) -> None:
@@ -156,11 +142,3 @@ class Configuration:
             except OSError:  # ENODATA: that was all
                 return "; ".join(said)
             said.append(line.decode(errors="replace").strip().removeprefix("e "))
-
-
-def _unescaped(field: bytes) -> bytes:
-    """Undo the octal escapes of /proc/self/mountinfo."""
-    if b"\\" not in field:
-        return field
-    parts = field.split(b"\\")
-    return parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])

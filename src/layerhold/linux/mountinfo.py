@@ -1,0 +1,40 @@
+"""What is mounted where, as /proc/self/mountinfo tells it: without ctypes, since every start asks."""
+
+from __future__ import annotations
+
+import os
+
+
+def mount_points() -> set[str]:
+    """List where something is mounted in this mount namespace."""
+    return {point for point, _kind in _mounts()}
+
+
+def filesystem_of(path: str) -> str:
+    """Name the kind of file system that `path` is on ("ext4"), or "" if its mount cannot be seen from here."""
+    path = os.path.realpath(path)
+    best, found = "", ""
+    for point, kind in _mounts():
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):  # of several on one point the last is on top
+            best, found = point, kind
+    return found
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Give mount points and kinds, in the order of mounting."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            fields = line.split(b" ")
+            kind = fields[fields.index(b"-", 6) + 1]
+            found.append((os.fsdecode(_unescaped(fields[4])), kind.decode()))
+    return found
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo the octal escapes."""
+    if b"\\" not in field:
+        return field
+    parts = field.split(b"\\")
+    return parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])
