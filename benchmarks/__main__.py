@@ -34,7 +34,7 @@ def main() -> int:
     options = arguments()
     if os.geteuid() != 0:
         sys.exit("the benchmarks need root: overlay, and a new file system for each run")
-    work = Path(options.work)
+    work = Path(options.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
     scratch.warm_memory()
     rows = {}
@@ -59,21 +59,18 @@ def arguments() -> argparse.Namespace:
 
 def peers() -> list[Program]:
     """Ours, and the Go programs."""
-    bare = {"PATH": scratch.path_without("pigz", "zstd"), "HOME": "/root"}
+    bare = {"PATH": programs.bare_path(), "HOME": "/root"}
     ours = jobs.Program(OURS, (str(Path(sys.executable).with_name("layerhold")),), bare)
     return [ours, *(jobs.Program(version, (programs.storage(version),), bare) for version in PEERS)]
 
 
 def chosen(word: str) -> list[Job]:
     """Make the jobs whose name has `word` in it."""
-    base, small = inputs.rootfs(), inputs.small()
+    layers = {"base": inputs.rootfs(), "small": inputs.small()}
     found = [
-        *(jobs.applying(f"base.{kind}", base[kind]) for kind in ("tar", "tar.gz", "tar.zst")),
-        *(jobs.applying(f"small.{kind}", small[kind]) for kind in ("tar", "tar.gz", "tar.zst")),
-        jobs.diffing("base", base["tar"]),
-        jobs.diffing("small", small["tar"]),
-        jobs.comparing("base", base["tar"]),
-        jobs.comparing("small", small["tar"]),
+        *(jobs.applying(f"{name} {path.suffix}", path) for name, layer in layers.items() for path in layer),
+        *(jobs.diffing(name, layer.tar) for name, layer in layers.items()),
+        *(jobs.comparing(name, layer.tar) for name, layer in layers.items()),
         jobs.listing(10_000),
         jobs.starting(),
     ]
