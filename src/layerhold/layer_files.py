@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from layerhold.drivers.base import is_safe
 from layerhold.tree.trash import Aside
 from layerhold.values import Value
 
@@ -64,10 +65,11 @@ class LayerFiles:
                 layers.put(record.replace(flags={**record.flags, "incomplete": True}))
         layers.save()
         for id in ids:
-            self.driver.unmount(id)
-            self.driver.remove(id, bins.driver)
-            bins.beside.take(self.split(id))
-            bins.beside.take(self.data(id))
+            if is_safe(id, self.driver.reserved):  # a damaged record's ID may lead out of here
+                self.driver.unmount(id)
+                self.driver.remove(id, bins.driver)
+                bins.beside.take(self.split(id))
+                bins.beside.take(self.data(id))
             layers.remove(id)
         layers.save()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ import pytest
 
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.errors import InvalidID, LayerUnknown
+from layerhold.store import Store
 from tests import stores
 from tests.drivers.conftest import Bench, write
 
@@ -224,3 +226,21 @@ def test_shutting_down_leaves_no_mount(bench: Bench) -> None:
     assert bench.driver.home not in stores.mounts_below(bench.driver.home)
     bench.driver = bench.open()
     assert bench.tree("base") == {}
+
+
+@pytest.mark.parametrize("id", ["", ".", "..", "l", "../images", "tempdirs"])
+def test_a_damaged_record_does_not_make_the_store_remove_anything(bench: Bench, id: str) -> None:
+    """Go's programs remove the files of incomplete layers under whatever ID the record has."""
+
+    def opened() -> Store:
+        return Store.open(graphroot=bench.graphroot, runroot=bench.runroot, driver=bench.kind)
+
+    opened().layers.create(id="good")
+    records = bench.graphroot / f"{bench.kind}-layers/layers.json"
+    damaged = {"id": id, "created": "2024-01-01T00:00:00Z", "flags": {"incomplete": True}}
+    records.write_text(json.dumps([*json.loads(records.read_text()), damaged]))
+    (bench.graphroot / "images").mkdir()
+    before = {str(path) for path in bench.graphroot.rglob("*")}
+    opened().layers.create(id="other")
+    assert before <= {str(path) for path in bench.graphroot.rglob("*")}
+    assert sorted(layer.id for layer in opened().layers) == ["good", "other"]

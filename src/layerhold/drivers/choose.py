@@ -15,7 +15,7 @@ from layerhold.errors import DriverError, DriverNotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from layerhold.drivers.base import Driver
 
@@ -80,8 +80,10 @@ def _has_layers(graphroot: str, name: str) -> bool:
     return any(entry not in _FITTINGS for entry in _names(home))
 
 
-def _names(directory: str) -> list[str]:
+def _names(directory: str) -> Iterator[str]:
     try:
-        return os.listdir(directory)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                yield entry.name
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return

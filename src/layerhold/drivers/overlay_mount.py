@@ -75,7 +75,8 @@ def specify(
     else:
         spec = MountSpec(target=target, lowers=below, upper=diff, work=work, flags=flags, options=rest)
     if len(spec.lowers) > MOST_LOWERS:
-        raise DriverError(f"{target}: {len(spec.lowers)} layers, and the kernel stacks {MOST_LOWERS} at most")
+        count = len(spec.lowers)
+        raise DriverError(f"{target}: max depth exceeded: {count} layers, and the kernel stacks {MOST_LOWERS} at most")
     return spec
 
 
