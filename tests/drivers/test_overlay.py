@@ -18,7 +18,9 @@ import pytest
 
 from layerhold.drivers import overlay_home, overlay_links, overlay_mount
 from layerhold.drivers.base import ERASE, OVERLAY_MARKS, MountOptions
-from layerhold.errors import BadConfig, DriverError
+from layerhold.drivers.choose import open_driver
+from layerhold.drivers.overlay_probe import Probe
+from layerhold.errors import BadConfig, DriverError, DriverNotSupported
 from layerhold.linux import mounts
 from tests import stores
 from tests.drivers.conftest import Bench
@@ -162,6 +164,8 @@ def test_older_uppers_of_old_stores_are_part_of_the_layer(overlay: Bench) -> Non
         with mounted(overlay, id) as top:
             assert sorted(os.listdir(top)) == ["file", "mine"]
     assert overlay.tree("child", against="base") == {"file": b"1", "mine": b"2"}
+    with overlay.driver.own_files("child") as own:
+        assert os.listdir(own.path) == ["mine"]
 
 
 def test_changing_a_mounted_layer_below_its_mount_is_refused(overlay: Bench) -> None:
@@ -247,7 +251,7 @@ def test_deep_chain(overlay: Bench) -> None:
 
 
 @pytest.mark.parametrize("home", ["plain", "with:colon", "with,comma", "with\\backslash", "with space"])
-def test_names_that_the_option_string_must_escape(tmp_path: Path, home: str) -> None:
+def test_names_that_the_option_string_must_escape(home: str) -> None:
     with stores.scratch("driver") as folder:
         (folder / home).mkdir()
         bench = Bench(folder / home, "overlay")
@@ -445,6 +449,17 @@ def test_status_in_gos_order(overlay: Bench) -> None:
         "Supports shifting",
         "Supports volatile",
     ]
+
+
+def test_a_refusal_leaves_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probe, "_works", lambda _probe: "not here")
+    with stores.scratch("driver") as folder:
+        for _ in range(2):
+            driver = open_driver(None, graphroot=f"{folder}/graph", runroot=f"{folder}/run", options=(), priority=())
+            assert driver.name == "vfs"
+            assert os.listdir(folder / "graph") == ["vfs"]
+        with pytest.raises(DriverNotSupported, match="not here: driver not supported"):
+            open_driver("overlay", graphroot=f"{folder}/graph", runroot=f"{folder}/run", options=(), priority=())
 
 
 @pytest.mark.parametrize("option", ["mount_program=/bin/true", "size=1G", "force_mask=shared", "imagestore=/tmp"])

@@ -1,8 +1,8 @@
 """Which driver: the one that is asked for, else the one that the store already has, else the first that can be used.
 
 A store has a driver if there are layers in its home; two such homes are an error, since only one can be meant. A home
-without layers counts if there is no other: Go's program leaves one wherever it tried a driver. When nothing is there
-yet, the drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+without layers (Go's program leaves one wherever it tried a driver) is only tried first. When nothing is there yet, the
+drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
 
 (Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from layerhold.errors import DriverError, DriverNotSupported
+from layerhold.errors import DriverError, DriverIncompatibleFS, DriverNotSupported, DriverPrerequisites
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ def open_driver(
     name = name or _prior(graphroot)
     if name:
         return _open(name, graphroot, runroot, options)
-    refusals = []
-    for candidate in priority or ORDER:
+    begun = [candidate for candidate in ORDER if any(_names(os.path.join(graphroot, candidate)))]
+    refusals = {}
+    for candidate in dict.fromkeys([*begun, *(priority or ORDER)]):
         try:
             return _open(candidate, graphroot, runroot, options)
-        except DriverError as error:
-            refusals.append(f"{candidate}: {error}")
-    raise DriverNotSupported("; ".join(refusals))
+        except (DriverNotSupported, DriverPrerequisites, DriverIncompatibleFS) as error:
+            refusals[candidate] = f"{candidate}: {error}"
+    raise DriverNotSupported("; ".join(refusals.values()))
 
 
 def _open(name: str, graphroot: str, runroot: str, options: Sequence[str]) -> Driver:
@@ -65,14 +66,13 @@ def _overlay_home(name: str, graphroot: str) -> str:
 
 def _prior(graphroot: str) -> str:
     """Find the driver that the store already has, if any."""
-    there = [name for name in (*ORDER, "overlay2", *_OTHERS) if any(_names(os.path.join(graphroot, name)))]
-    found = [name for name in there if _has_layers(graphroot, name)]
+    found = [name for name in (*ORDER, "overlay2", *_OTHERS) if _has_layers(graphroot, name)]
     if len(found) > 1:
         raise DriverError(
             f"{graphroot} contains several valid graphdrivers: {', '.join(found)}",
             hint="name the driver that is meant (storage.conf, or --storage-driver)",
         )
-    return (found or there or [""])[0]
+    return found[0] if found else ""
 
 
 def _has_layers(graphroot: str, name: str) -> bool:

@@ -24,7 +24,7 @@ from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
-from layerhold.errors import DriverError, DriverPrerequisites, InvalidID, LayerUnknown
+from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerUnknown
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside
 
@@ -52,14 +52,18 @@ class OverlayDriver:
         self._options = settings.mount_options
         self._links = os.path.join(home, "l")
         self._stack = Stack(home, self.ids)
+        self._filesystem = overlay_home.backing_filesystem(home)
         make_dirs(os.path.dirname(home))
         make_dirs(home, 0o755)
-        self._filesystem = overlay_home.backing_filesystem(home)
         make_dirs(self._links, 0o755)
         self._aside = Aside(os.path.join(home, "tempdirs"), before_sweep=overlay_home.unmount_below)
         self._foreign = read_text(os.path.join(home, ".has-mount-program")).strip() == "true"
         self._probe = Probe(self._aside, run_home, self._options)
-        answers = self._probe.answers()
+        try:
+            answers = self._probe.answers()
+        except DriverNotSupported:
+            overlay_home.remove_empty(self._links, self._aside.base, home)
+            raise
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
         if settings.mount_home:
@@ -114,8 +118,13 @@ class OverlayDriver:
 
     @contextmanager
     def own_files(self, id: str) -> Iterator[Contents]:
-        """Give the layer's own files."""
-        yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=())
+        """Give the layer's own files, those in older uppers too."""
+        older = tuple(older_uppers(self.path(id)))
+        if not older:
+            yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=())
+            return
+        with self._whole(id, older) as path:
+            yield Contents(path=path)
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""

@@ -6,10 +6,11 @@ other mount namespace. It stays mounted after the process, until `shutdown`.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from layerhold.drivers.options import parse
-from layerhold.errors import DriverError, DriverIncompatibleFS
+from layerhold.errors import BadConfig, DriverError, DriverIncompatibleFS
 from layerhold.linux import mountinfo
 from layerhold.values import Value
 
@@ -48,6 +49,8 @@ class Settings(Value):
 def settings(options: Sequence[str]) -> Settings:
     """Read the options. Raises BadConfig for what is not known or malformed, DriverError for what is not offered."""
     given = parse(options, "overlay", _KNOWN)
+    if given.get("sync") not in ("", "none", "filesystem"):
+        raise BadConfig(f'driver option sync is to be none or filesystem, not "{given.get("sync")}"')
     for key in sorted(_NOT_YET):
         if given.get(key) not in ("", "false"):
             raise DriverError(f"overlay: the option {key} is not offered yet, it comes with a later version")
@@ -94,3 +97,13 @@ def unmount_below(directory: str) -> None:
             from layerhold.linux import mounts
 
             mounts.umount(point, mounts.MNT_DETACH)
+
+
+def remove_empty(*directories: str) -> None:
+    """Remove those of these directories that have nothing in them, so that a refusal leaves no home."""
+    for directory in directories:
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY):
+                raise

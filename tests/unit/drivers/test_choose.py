@@ -66,13 +66,24 @@ def test_explicit_driver_goes_before_what_the_store_has(tmp_path: Path) -> None:
     assert chosen(tmp_path, "vfs") == "vfs"
 
 
-def test_home_without_layers_counts_only_when_it_is_alone(tmp_path: Path) -> None:
+def test_home_without_layers_is_tried_first(tmp_path: Path) -> None:
     (tmp_path / "overlay/l").mkdir(parents=True)
     (tmp_path / "overlay/.has-mount-program").touch()
-    with pytest.raises(DriverPrerequisites):
-        chosen(tmp_path)
-    (tmp_path / "vfs/dir/abc").mkdir(parents=True)
+    with pytest.raises(DriverNotSupported, match=r"^overlay: .*; btrfs: "):
+        chosen(tmp_path, priority=("btrfs",))
     assert chosen(tmp_path) == "vfs"
+    assert chosen(tmp_path) == "vfs"
+
+
+def test_other_errors_than_refusals_are_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(DriverError, match="does not support mount options"):
+        choose.open_driver(
+            None,
+            graphroot=str(tmp_path),
+            runroot=str(tmp_path),
+            options=("vfs.mountopt=x",),
+            priority=("vfs", "overlay"),
+        )
 
 
 def test_empty_homes_do_not_count(tmp_path: Path) -> None:
