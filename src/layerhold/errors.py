@@ -131,7 +131,7 @@ class InvalidBigDataName(StorageError):  # noqa: D101
 
 
 class InvalidDigest(StorageError, ValueError):  # noqa: D101
-    sentence = "not a valid digest"
+    sentence = "invalid checksum digest format"
 
 
 class DigestMismatch(StorageError):

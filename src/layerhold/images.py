@@ -11,7 +11,7 @@ import os
 
 from layerhold import references
 from layerhold.collection import Collection, Item, distinct, with_data
-from layerhold.errors import DuplicateID, DuplicateName, ImageUnknown, LayerUnknown
+from layerhold.errors import DuplicateID, DuplicateName, ImageUnknown, InvalidDigest, LayerUnknown
 from layerhold.identifiers import check_id, new_id
 from layerhold.layers import Layer
 from layerhold.records import data as big_data
@@ -149,10 +149,11 @@ class Image(Item["ImageRecord"]):
             chain[id] = layer.diff_size if layer.diff_digest else None
             id = layer.parent
 
-    def delete(self, *, with_layers: bool = True, commit: bool = True) -> list[str]:
+    def delete(self, *, with_layers: bool = True, commit: bool = True, even_if_needed: bool = False) -> list[str]:
         """Remove the image, and `with_layers` those of its layers that nobody else needs; say which layers.
 
-        With `commit=False` nothing is removed. Raises ImageUsedByContainer, ImageUnknown, OSError.
+        With `commit=False` nothing is removed; with `even_if_needed` a container that needs it does not count. Raises
+        ImageUsedByContainer, ImageUnknown, OSError.
         """
         owner = self._collection
         files = owner.layers.files
@@ -161,7 +162,8 @@ class Image(Item["ImageRecord"]):
             owner._tables.writing("layers", "images", "mounts", also_reading=("containers",)) as editors,
         ):
             record = self._now(editors.images)
-            references.refuse_if_image_needed(editors.containers, record.id)
+            if not even_if_needed:
+                references.refuse_if_image_needed(editors.containers, record.id)
             going = references.only_for_image(editors, record) if with_layers else []
             if commit:
                 with noted(owner.directory, Intent(id=record.id, layers=tuple(going))):
@@ -174,13 +176,15 @@ class Image(Item["ImageRecord"]):
         return going
 
     def _renamed(self, record: ImageRecord, names: tuple[str, ...]) -> ImageRecord:
-        """Names that an image gets are remembered, newest first (names-history of the Go library)."""
-        return record.replace(names=names, names_history=distinct((*names, *record.names_history)))
+        """Names that an image gets are remembered, newest first (Go puts one after the other in front)."""
+        return record.replace(names=names, names_history=distinct((*reversed(names), *record.names_history)))
 
 
 def _valid(digest: str) -> str:
-    if digest:
-        from layerhold.digests import Digest
+    from layerhold.digests import Digest
 
-        return Digest.parse(digest)
-    return ""
+    try:
+        return Digest.parse(digest) if digest else ""
+    except InvalidDigest:
+        about = f'validating digests for new image: validating image digest "{digest}"'
+        raise InvalidDigest(about) from None

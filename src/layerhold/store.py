@@ -160,14 +160,17 @@ class Store:
         """Count the uses of the mount of a container or layer."""
         return self._mountable(ref).mount_count
 
-    def delete(self, ref: str) -> None:
-        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse."""
+    def delete(self, ref: str, *, even_if_needed: bool = False) -> None:
+        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse.
+
+        With `even_if_needed` nobody is asked: what needs it is damaged then.
+        """
         if (container := self.containers.get(ref)) is not None:
             container.delete()
         elif (image := self.images.get(ref)) is not None:
-            image.delete(with_layers=False)
+            image.delete(with_layers=False, even_if_needed=even_if_needed)
         elif (layer := self.layers.get(ref)) is not None:
-            layer.delete()
+            layer.delete(even_if_needed=even_if_needed)
         else:
             raise LayerUnknown(ref)
 
@@ -182,7 +185,7 @@ class Store:
             ("Root", self.config.graphroot),
             ("Run Root", self.config.runroot),
             ("Driver Name", self.driver.name),
-            ("Driver Options", str(list(self.config.options))),
+            ("Driver Options", f"[{' '.join(self.config.options)}]"),
             *self.driver.describe(),
         ]
 
@@ -233,7 +236,9 @@ def _tables(config: Config, driver: Driver, files: LayerFiles) -> Tables:
     graph, run = f"{config.graphroot}/{driver.name}", f"{config.runroot}/{driver.name}"
 
     def locked(path: str, rank: int) -> LockFile:
-        return LockFile(path, rank=rank, store=config.graphroot)
+        lock_file = LockFile(path, rank=rank, store=config.graphroot)
+        lock_file.make()
+        return lock_file
 
     return Tables(
         layers=Table(

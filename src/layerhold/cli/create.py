@@ -29,7 +29,7 @@ def import_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
 def create_image(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Make an image."""
     image = store.images.create(
-        layer=arguments[0] if arguments else None,
+        layer=(arguments[0] if arguments else "") or None,
         id=given.get("id") or None,
         names=given.all("name"),
         metadata=metadata(given) or "",

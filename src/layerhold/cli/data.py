@@ -34,7 +34,7 @@ def _listing(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
     def command(store: Store, arguments: Sequence[str], given: Given) -> int:
         keys = list(kind(store)[arguments[0]].data)
         if given.yes("json"):
-            output.json(keys)
+            output.json(keys or None)
         else:
             for key in keys:
                 output.line(key)

@@ -21,7 +21,7 @@ def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Say what a layer changes, against its parent or another layer."""
     found = store.layers[arguments[0]].changes(*arguments[1:])
     if given.yes("json"):
-        output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found])
+        output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found] or None)
     else:
         for change in found:
             output.line(f"{_WORDS[change.kind]} {_quoted(change.path)}")

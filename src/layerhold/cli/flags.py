@@ -1,8 +1,9 @@
-"""The dialect of flags that `containers-storage` has (pkg/mflag of the Go library).
+"""The dialect of flags that `containers-storage` has (pkg/mflag of the Go library), and its one parser.
 
-Long names have two dashes, short ones are one letter with one dash, and short yes-or-no flags may stand together
-(`-jq`). A value follows as `--flag=value` or `--flag value`; quotes around it after `=` are taken off. Flags end at the
-first word that is none, or at `--`.
+Long names have two dashes, short ones are one letter with one dash. A value follows as `--flag=value` or `--flag
+value`; quotes around it after `=` are taken off. Yes-or-no flags take a value only after `=`. Flags end at the first
+word that is none, or at `--`. Several letters behind one dash (`-jq`) are flags one by one; that this is tried before
+an unknown name is refused shows in the complaints: `-gX` first lacks an argument for `-g`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool of Go
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 class FlagError(Exception):
-    """The flags cannot be read; the text says which."""
+    """The flags cannot be read. `complaints` are what is to be printed; the last is the reason."""
+
+    def __init__(self, *complaints: str) -> None:
+        self.complaints = complaints
+        super().__init__(complaints[-1])
 
 
 class HelpWanted(Exception):
-    """`--help` was among the flags."""
+    """`-h` or `--help` was among the flags."""
 
 
 class Flag(Value):
@@ -36,12 +41,17 @@ class Flag(Value):
     yes_or_no: bool = False
     repeated: bool = False
 
+    @property
+    def spelled(self) -> str:
+        """All names as they are typed."""
+        return ", ".join(f"--{name}" if len(name) > 1 else f"-{name}" for name in self.names)
+
 
 class Given:
     """The values of flags."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, list[str]] = {}
+    def __init__(self, defaults: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._values: dict[str, list[str]] = {key: list(values) for key, values in (defaults or {}).items()}
 
     def add(self, flag: Flag, value: str) -> None:
         """Note one value of `flag`."""
@@ -52,7 +62,7 @@ class Given:
 
     def get(self, key: str, default: str = "") -> str:
         """Give the last value of the flag `key`."""
-        return self._values.get(key, [default])[-1]
+        return (self._values.get(key) or [default])[-1]
 
     def all(self, key: str) -> list[str]:
         """Give all values of the flag `key`."""
@@ -62,56 +72,62 @@ class Given:
         """Tell whether the flag `key` was given, and not as `--key=false`."""
         return self.get(key) in _TRUE
 
+    def copy(self) -> Given:
+        """Make another with the same values."""
+        return Given(self._values)
+
 
 def parse(words: Sequence[str], flags: Sequence[Flag], given: Given) -> list[str]:
     """Read flags off the front of `words` into `given`, and give the words behind. Raises FlagError, HelpWanted."""
-    by_name = {name: flag for flag in flags for name in flag.names}
+    by_name = {f"-{name}" if len(name) > 1 else name: flag for flag in flags for name in flag.names}
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] != "-":
         word = rest.pop(0)
         if word == "--":
             break
-        name, has_value, value = word.lstrip("-").partition("=")
-        dashes = "--" if word.startswith("--") else "-"
-        if dashes == "--" and name == "help":
+        name, has_value, value = word[1:].partition("=")
+        if not name:
+            raise FlagError(f"bad flag syntax: {word}")
+        if (flag := by_name.get(name)) is not None:
+            _set(flag, name, _unquoted(value) if has_value else None, rest, given)
+        elif name in ("h", "help", "-help"):
             raise HelpWanted
-        if has_value:
-            _set(_known(by_name, dashes, name), dashes + name, _unquoted(value), given)
-        elif dashes == "-" and len(name) > 1:
-            _set_together(by_name, name, given)
+        elif name.startswith("-"):
+            raise _unknown(name)
         else:
-            _set_next(_known(by_name, dashes, name), word, rest, given)
+            _set_letters(by_name, name, rest, given)
     return rest
 
 
-def _known(by_name: dict[str, Flag], dashes: str, name: str) -> Flag:
-    flag = by_name.get(name)
-    if flag is None or (len(name) == 1) != (dashes == "-"):
-        raise FlagError(f"flag provided but not defined: {dashes}{name}")
-    return flag
-
-
-def _set(flag: Flag, word: str, value: str, given: Given) -> None:
-    if flag.yes_or_no and value not in _TRUE and value not in _FALSE:
-        raise FlagError(f'invalid boolean value "{value}" for {word}')
-    given.add(flag, value)
-
-
-def _set_next(flag: Flag, word: str, rest: list[str], given: Given) -> None:
+def _set(flag: Flag, name: str, value: str | None, rest: list[str], given: Given) -> None:
     if flag.yes_or_no:
-        given.add(flag, "true")
+        if value is not None and value not in _TRUE and value not in _FALSE:
+            parsing = f'parsing "{value}": invalid syntax'
+            raise FlagError(f'invalid boolean value "{value}" for  -{name}: strconv.ParseBool: {parsing}')
+        given.add(flag, "true" if value is None else value)
+    elif value is not None:
+        given.add(flag, value)
     elif rest:
         given.add(flag, rest.pop(0))
     else:
-        raise FlagError(f"flag needs an argument: {word}")
+        raise FlagError(f"flag needs an argument: -{name}")
 
 
-def _set_together(by_name: dict[str, Flag], letters: str, given: Given) -> None:
+def _set_letters(by_name: Mapping[str, Flag], letters: str, rest: list[str], given: Given) -> None:
     for letter in letters:
-        flag = _known(by_name, "-", letter)
-        if not flag.yes_or_no:
-            raise FlagError(f"flag needs an argument: -{letter}")
-        given.add(flag, "true")
+        flag = by_name.get(letter)
+        if flag is None and letter == "h":
+            raise HelpWanted
+        if flag is None:
+            raise _unknown(letters)
+        try:
+            _set(flag, letter, None, rest, given)
+        except FlagError as error:
+            raise FlagError(*error.complaints, str(_unknown(letters))) from None
+
+
+def _unknown(name: str) -> FlagError:
+    return FlagError(f"flag provided but not defined: -{name}")
 
 
 def _unquoted(value: str) -> str:

@@ -1,7 +1,10 @@
 """From words to an exit status: flags, the table, the store, and the one place where errors become lines.
 
 Exit status: 0 if all went well; 1 for a failure, too few or too many arguments, or an unknown command; 125 for a flag
-that is not known behind a command, and for `COMMAND --help`.
+that is not known behind a command, and for `COMMAND --help`; 130 when interrupted, 141 when nobody reads the output.
+
+Global flags may stand before the command and behind it. Those before it turn the configuration file off, those behind
+it change single settings, as in Go's program. The command may be called `containers-storage`; nothing else changes.
 """
 
 from __future__ import annotations
@@ -11,21 +14,33 @@ import sys
 
 from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
 from layerhold.cli.output import complain, described, line
-from layerhold.cli.table import COMMANDS, GLOBAL, by_name
+from layerhold.cli.table import COMMANDS, GLOBAL, HELP, by_name
 from layerhold.errors import StorageError
+from layerhold.values import TypeVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from layerhold.cli.flags import Flag
     from layerhold.cli.table import Command
+    from layerhold.config import Config
     from layerhold.store import Store
 
-BAD_FLAG = 125
+T = TypeVar("T")
+OK, FAILED, BAD_FLAG, INTERRUPTED, NOBODY_READS = 0, 1, 125, 130, 141
 
 
-def run() -> None:
+class _End(Exception):
+    """The way out of the middle, with the exit status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(status)
+
+
+def run() -> NoReturn:
     """Run the command of this process and end it: the entry point of `layerhold`."""
     try:
         status = main(sys.argv[1:])
@@ -33,88 +48,47 @@ def run() -> None:
     except BrokenPipeError:
         # Whoever read us has had enough. What Python would still write at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 1
+        status = NOBODY_READS
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
     sys.exit(status)
 
 
 def main(words: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return its exit status."""
-    given = Given()
     try:
-        rest = parse(words, GLOBAL, given)
-    except HelpWanted:
-        _usage()
-        return 0
-    except FlagError as error:
-        complain(f"{error}\nSee '{_program()} --help'.")
-        _usage()
-        return 1
-    if not rest:
-        _usage()
-        return 1
-    command = by_name().get(rest[0])
-    if command is None:
-        line(f"{rest[0]}: unrecognized command.")
-        return 1
-    return _run_command(command, rest, given)
+        given = Given()
+        rest = _global_flags(words, given)
+        if not rest:
+            _usage(complain)
+            return FAILED
+        command = by_name().get(rest[0])
+        if command is None:
+            line(f"{rest[0]}: unrecognized command.")
+            return FAILED
+        return _run_command(command, rest, given)
+    except _End as end:
+        return end.status
 
 
 def _run_command(command: Command, words: Sequence[str], given: Given) -> int:
-    name = words[0]
-    try:
-        arguments = parse(words[1:], (*command.flags, *GLOBAL), given)
-    except HelpWanted:
-        _command_usage(command)
-        return BAD_FLAG
-    except FlagError as error:
-        complain(f"{error}\nSee '{_program()} {name} --help'.")
-        return BAD_FLAG
-    problem = _miscounted(command, arguments)
-    if problem:
-        line(f"{name}: {problem}")
-        _command_usage(command)
-        return 1
-    try:
-        store = _open(given)
-    except (StorageError, OSError) as error:
-        line(f"error initializing: {described(error)}")
-        _hint(error)
-        return 1
+    config = None if any(given.all(key) for key in _SETTINGS) else _initialized(_configuration)
+    if config is not None:
+        given = _with_settings(given, config)
+    arguments = _command_flags(command, words, given)
+    store = _initialized(lambda: _open(given, config))
     try:
         return _code(command)(store, arguments, given)  # type: ignore[no-any-return, operator]
+    except BrokenPipeError:
+        raise
     except (StorageError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+        if given.yes("debug"):
+            import traceback
+
+            traceback.print_exc()
         complain(described(error))
         _hint(error)
-        if given.yes("debug"):
-            raise
-        return 1
-
-
-def _miscounted(command: Command, arguments: Sequence[str]) -> str:
-    if len(arguments) < command.least:
-        return "more arguments required."
-    if command.most is not None and len(arguments) > command.most:
-        return f"too many arguments ([{' '.join(arguments)}])."
-    return ""
-
-
-def _open(given: Given) -> Store:
-    from layerhold.config import Config
-    from layerhold.store import Store
-
-    config = Config.load(
-        graphroot=given.get("graph") or None,
-        runroot=given.get("run") or None,
-        driver=given.get("storage-driver") or None,
-        options=given.all("storage-opt") or None,
-    )
-    for note in config.notes:
-        complain(note)
-    return Store.open(config)
+        return FAILED
 
 
 def _code(command: Command) -> object:
@@ -130,30 +104,145 @@ def _hint(error: BaseException) -> None:
         complain(f"hint: {hint}")
 
 
-def _program() -> str:
-    return sys.argv[0]
+# -- the store
+
+_SETTINGS = ("graph", "run", "storage-driver", "storage-opt")
 
 
-def _usage() -> None:
-    line(f"Usage: {os.path.basename(_program())} command [options [...]]\n\nCommands:\n")
-    width = max(len(command.names[0]) for command in COMMANDS) + 2
-    for command in COMMANDS:
-        line(f"  {command.names[0]:{width}}{command.help}")
-    line("\nOptions:")
-    _list_flags(GLOBAL)
+def _configuration() -> Config:
+    from layerhold.config import Config
+
+    return Config.load()
 
 
-def _command_usage(command: Command) -> None:
-    line(f"Usage: {os.path.basename(_program())} {command.names[0]} [options [...]] {command.arguments}".rstrip())
-    line(f"\n{command.help}\n\nOptions:")
-    _list_flags((*command.flags, *GLOBAL))
-
-
-def _list_flags(flags: Sequence[Flag]) -> None:
-    spelled = {
-        ", ".join(f"--{name}" if len(name) > 1 else f"-{name}" for name in flag.names): flag.help for flag in flags
+def _with_settings(given: Given, config: Config) -> Given:
+    """Add the settings of the configuration to the flags, as what they are if nothing else is said."""
+    settings = {
+        "graph": [config.graphroot],
+        "run": [config.runroot],
+        "storage-driver": [config.driver],
+        "storage-opt": config.options,
     }
-    width = max(map(len, spelled)) + 4
-    complain("")
-    for names in sorted(spelled):
-        complain(f"  {names:{width}}{spelled[names]}")
+    return Given({**settings, "debug": given.all("debug")})
+
+
+def _open(given: Given, config: Config | None) -> Store:
+    from layerhold.config import Config
+    from layerhold.store import Store
+
+    if config is None:
+        config = Config.load(
+            graphroot=given.get("graph") or None,
+            runroot=given.get("run") or None,
+            driver=given.get("storage-driver") or None,
+            options=given.all("storage-opt") or None,
+        )
+    else:
+        config = config.replace(
+            graphroot=os.path.abspath(given.get("graph")),
+            runroot=os.path.abspath(given.get("run")),
+            driver=given.get("storage-driver"),
+            options=tuple(given.all("storage-opt")),
+        )
+    for note in config.notes:
+        complain(note)
+    return Store.open(config)
+
+
+def _initialized(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except (StorageError, OSError) as error:
+        line(f"error initializing: {described(error)}")
+        _hint(error)
+        raise _End(FAILED) from None
+
+
+# -- flags and help
+
+
+def _global_flags(words: Sequence[str], given: Given) -> list[str]:
+    try:
+        rest = parse(words, (*GLOBAL, HELP), given)
+    except HelpWanted:
+        _usage(complain)
+        _refuse("flag: help requested")
+    except FlagError as error:
+        _explain(error, _program())
+        _refuse(str(error))
+    if given.yes("help"):
+        _usage(line)
+        raise _End(OK)
+    return rest
+
+
+def _refuse(reason: str) -> NoReturn:
+    line(f"{reason} while parsing arguments (1)")
+    _usage(complain)
+    raise _End(FAILED)
+
+
+def _command_flags(command: Command, words: Sequence[str], given: Given) -> list[str]:
+    name, before = words[0], given.copy()
+    try:
+        arguments = parse(words[1:], (*command.flags, *GLOBAL), given)
+    except HelpWanted:
+        _command_usage(command, name, before)
+        raise _End(BAD_FLAG) from None
+    except FlagError as error:
+        _explain(error, f"{_program()} {name}")
+        raise _End(BAD_FLAG) from None
+    if len(arguments) < command.least:
+        line(f"{name}: more arguments required.")
+    elif command.most is not None and len(arguments) > command.most:
+        line(f"{name}: too many arguments ([{' '.join(arguments)}]).")
+    else:
+        return arguments
+    _command_usage(command, name, before)
+    raise _End(FAILED)
+
+
+def _explain(error: FlagError, where: str) -> None:
+    for complaint in error.complaints:
+        complain(f"{complaint}\nSee '{where} --help'.")
+
+
+def _program() -> str:
+    return "containers-storage" if os.path.basename(sys.argv[0]) == "containers-storage" else "layerhold"
+
+
+def _usage(write: Callable[[str], None]) -> None:
+    line(f"Usage: {_program()} command [options [...]]\n\nCommands:\n")
+    for command in COMMANDS:
+        line(f"  {command.names[0]:30}{command.help}")
+    line("\nOptions:")
+    _list_flags((*GLOBAL, HELP), Given(), write)
+
+
+def _command_usage(command: Command, name: str, given: Given) -> None:
+    options = "[options [...]] " if command.flags else ""
+    line(f"Usage: {_program()} {name} {options}{command.arguments}\n\n{command.help}\n\nOptions:")
+    _list_flags((*command.flags, *GLOBAL), given, complain)
+
+
+def _list_flags(flags: Sequence[Flag], given: Given, write: Callable[[str], None]) -> None:
+    """List flags with the values that they have without being given."""
+    rows = [(f"  {flag.spelled}{_default(flag, given)}", flag.help) for flag in sorted(flags, key=_by_first_name)]
+    width = max(20, *(len(left) + 3 for left, _ in rows))
+    write("\n" + "\n".join(f"{left:{width}} {right}" for left, right in rows))
+
+
+def _by_first_name(flag: Flag) -> str:
+    return flag.names[0]
+
+
+def _default(flag: Flag, given: Given) -> str:
+    if flag.repeated:
+        return f"=[{' '.join(given.all(flag.names[0]))}]"
+    if flag.yes_or_no:
+        return "=true" if given.yes(flag.names[0]) else ""
+    value = given.get(flag.names[0])
+    home = os.environ.get("HOME", "").rstrip("/")
+    if home and value.startswith(home):
+        value = "~" + value[len(home) :]
+    return f"={value}" if value else ""

@@ -7,7 +7,7 @@ from layerhold.errors import SizeUnknown, StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
     from layerhold.cli.flags import Given
@@ -25,9 +25,14 @@ def layers(store: Store, _arguments: Sequence[str], given: Given) -> int:
     if given.yes("json"):
         output.json_records(store.layers, empty=b"null")
         return 0
+    if given.yes("quick") and not given.yes("tree"):
+        for layer in store.layers:
+            output.line(layer.id)
+        return 0
     uses = _Uses(store)
     if given.yes("tree"):
-        _draw(list(store.layers), uses)
+        for text in _tree(list(store.layers), uses):
+            output.line(text)
         return 0
     for layer in store.layers:
         output.line(layer.id)
@@ -106,6 +111,9 @@ def container(store: Store, arguments: Sequence[str], given: Given) -> int:
     return 0 if len(found) == len(arguments) else 1
 
 
+_BASE = "(base)"
+
+
 class _Uses:
     """Who stands on which layer."""
 
@@ -123,33 +131,32 @@ class _Uses:
         return self._of.get(id, [])
 
 
-def _draw(found: Sequence[Layer], uses: _Uses) -> None:
-    """Draw the layers as a tree, those without a parent below "(base)"."""
+def _tree(found: Sequence[Layer], uses: _Uses) -> Iterator[str]:
+    """Draw layers as a tree: below "(base)" those without a parent, below its ID those whose parent is gone."""
     known = {layer.id for layer in found}
     below: dict[str, list[Layer]] = {}
     for layer in found:
-        below.setdefault(layer.parent_id if layer.parent_id in known else layer.parent_id and "", []).append(layer)
-    if not found:
-        return
-    output.line("(base)")
+        below.setdefault(layer.parent_id or _BASE, []).append(layer)
+    for root in below:
+        if root not in known:
+            yield root
+            yield from _branches(root, below, uses)
+
+
+def _branches(root: str, below: Mapping[str, Sequence[Layer]], uses: _Uses) -> Iterator[str]:
     # An explicit stack: chains of layers may be deeper than Python's own.
-    stack = [("", iter(_with_last(below.get("", []))))]
+    stack = [("", layer, last) for layer, last in _last_first(below.get(root, ()))]
     while stack:
-        indent, rest = stack[-1]
-        following = next(rest, None)
-        if following is None:
-            stack.pop()
-            continue
-        layer, last = following
-        output.line(f"{indent}{'└' if last else '├'}─{layer.id}")
-        inner = indent + ("  " if last else "│ ")
+        indent, layer, last = stack.pop()
+        yield f"{indent}{'└' if last else '├'}─{layer.id}"
+        indent += "  " if last else "│ "
         for note in _notes(layer, uses):
-            output.line(inner + note)
-        stack.append((inner, iter(_with_last(below.get(layer.id, [])))))
+            yield indent + note
+        stack += [(indent, child, at_end) for child, at_end in _last_first(below.get(layer.id, ()))]
 
 
-def _with_last(found: Sequence[Layer]) -> list[tuple[Layer, bool]]:
-    return [(layer, layer is found[-1]) for layer in found]
+def _last_first(found: Sequence[Layer]) -> list[tuple[Layer, bool]]:
+    return [(layer, layer is found[-1]) for layer in reversed(found)]
 
 
 def _notes(layer: Layer, uses: _Uses) -> Iterator[str]:
@@ -171,10 +178,8 @@ def _show_layer(layer: Layer) -> None:
     output.line(f"ID: {layer.id}")
     mappings = layer.record.mappings
     for title, ranges in (("UID", mappings.uids), ("GID", mappings.gids)) if mappings else ():
-        if ranges:
-            output.line(f"{title} mapping:")
-            for span in ranges:
-                output.line(f"\t(container={span.container}, host={span.host}, size={span.size})")
+        for span in ranges:
+            output.line(f"{title} mapping: (container={span.container}, host={span.host}, size={span.size})")
     if layer.parent_id:
         output.line(f"Parent: {layer.parent_id}")
     _lines("Name", layer.names)
@@ -192,20 +197,19 @@ def _list_images(found: Iterable[Image], given: Given) -> None:
 def _show_image(image: Image) -> None:
     output.line(f"ID: {image.id}")
     _lines("Name", image.names)
-    _lines("Top Layer", [top for top in (image.layer_id, *image.record.mapped_layers) if top])
+    _lines("Top Layer", (image.layer_id, *image.record.mapped_layers))
     _lines("Digest", image.digests)
-    _lines("Data", [f"{key}" for key in image.data])
+    _lines("Data", image.data)
     _print_size(image)
 
 
 def _show_container(store: Store, container: Container) -> None:
     output.line(f"ID: {container.id}")
     _lines("Name", container.names)
-    if container.image_id:
-        output.line(f"Image: {container.image_id}")
-        image = store.images.get(container.image_id)
-        if image is not None:
-            _lines("Image name", image.names)
+    output.line(f"Image: {container.image_id}")
+    image = store.images.get(container.image_id) if container.image_id else None
+    if image is not None:
+        _lines("Image name", image.names)
     _print_size(container)
     output.line(f"Layer: {container.layer_id}")
     _lines("Data", container.data)

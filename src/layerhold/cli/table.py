@@ -37,6 +37,8 @@ GLOBAL = (
     Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True),
 )
 
+HELP = _yes("help", help="Print this")
+
 _JSON = _yes("json", "j", help="Print JSON")
 _FILE_IN = Flag(names=("file", "f"), help="Read from this file, not from standard input")
 _FILE_OUT = Flag(names=("file", "f"), help="Write to this file, not to standard output")
@@ -59,30 +61,32 @@ _LAYER = (
 def _command(
     names: str, arguments: str, counts: tuple[int, int | None], about: str, code: str, *flags: Flag
 ) -> Command:
-    words = tuple(names.split())
+    words = names.split()
+    every = dict.fromkeys((*words, *(word.replace("-", "") for word in words)))
     return Command(
-        names=words, arguments=arguments, help=about, code=code, flags=flags, least=counts[0], most=counts[1]
+        names=tuple(every), arguments=arguments, help=about, code=code, flags=flags, least=counts[0], most=counts[1]
     )
 
 
 _ANY, _NONE, _ONE, _SOME = (0, None), (0, 0), (1, 1), (1, None)
 
 COMMANDS = (
-    _command("create-layer createlayer", "[PARENT]", (0, 1), "Make an empty layer", "create:create_layer", *_LAYER),
+    _command("create-layer", "[PARENT]", (0, 1), "Make an empty layer", "create:create_layer", *_LAYER),
     _command(
-        "import-layer importlayer", "[PARENT]", (0, 1), "Make a layer from a tar stream", "create:import_layer",
+        "import-layer", "[PARENT]", (0, 1), "Make a layer from a tar stream", "create:import_layer",
         *_LAYER, _FILE_IN,
     ),
     _command(
-        "create-image createimage", "[TOP-LAYER]", (0, 1), "Make an image", "create:create_image",
+        "create-image", "[TOP-LAYER]", (0, 1), "Make an image", "create:create_image",
         Flag(names=("digest", "d"), help="The digest of its manifest"), _ID, _JSON, *_METADATA, _NAME,
     ),
     _command(
-        "create-container createcontainer", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
+        "create-container", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
         _ID, _JSON, *_METADATA, _NAME,
     ),
     _command(
-        "layers", "", _NONE, "List the layers", "show:layers", _JSON, _yes("tree", "t", help="Draw them as a tree")
+        "layers", "", _NONE, "List the layers", "show:layers", _JSON,
+        _yes("quick", "q", help="Print IDs only"), _yes("tree", "t", help="Draw them as a tree"),
     ),
     _command("layer", "LAYER...", _SOME, "Show layers", "show:layer", _JSON),
     _command("images", "", _NONE, "List the images", "show:images", _JSON, _QUIET),
@@ -95,22 +99,22 @@ COMMANDS = (
         _yes("container", "c", help="Only a container will do"), _yes("image", "i", help="Only an image will do"),
         _JSON, _yes("layer", "l", help="Only a layer will do"), _QUIET,
     ),
-    _command("get-names getnames", "THING", _ONE, "Print the names of something", "things:get_names", _JSON),
-    _command("set-names setnames", "THING", _ONE, "Give something just these names", "things:set_names", _JSON, _NAME),
-    _command("add-names addnames", "THING", _ONE, "Give something more names", "things:add_names", _JSON, _NAME),
+    _command("get-names", "THING", _ONE, "Print the names of something", "things:get_names", _JSON),
+    _command("set-names", "THING", _SOME, "Give something just these names", "things:set_names", _JSON, _NAME),
+    _command("add-names", "THING", _SOME, "Give something more names", "things:add_names", _JSON, _NAME),
     _command(
-        "remove-names removenames", "THING", _ONE, "Take names away from something", "things:remove_names", _JSON, _NAME
+        "remove-names", "THING", _SOME, "Take names away from something", "things:remove_names", _JSON, _NAME
     ),
     _command("metadata", "THING...", _SOME, "Print the text attached to things", "things:metadata", _JSON, _QUIET),
-    _command("set-metadata setmetadata", "THING", _ONE, "Attach a text", "things:set_metadata", *_METADATA),
-    _command("delete", "THING...", _SOME, "Remove what nobody needs", "things:delete", _JSON),
-    _command("delete-layer deletelayer", "LAYER...", _SOME, "Remove layers", "things:delete_layer", _JSON),
+    _command("set-metadata", "THING", _ONE, "Attach a text", "things:set_metadata", *_METADATA),
+    _command("delete", "THING...", _SOME, "Remove things, needed or not", "things:delete", _JSON),
+    _command("delete-layer", "LAYER...", _SOME, "Remove layers", "things:delete_layer", _JSON),
     _command(
-        "delete-image deleteimage", "IMAGE...", _SOME, "Remove images, and layers that only they need",
+        "delete-image", "IMAGE...", _SOME, "Remove images, and layers that only they need",
         "things:delete_image", _JSON, _yes("test", "t", help="Only say what would go"),
     ),
     _command(
-        "delete-container deletecontainer", "CONTAINER...", _SOME, "Remove containers and their layers",
+        "delete-container", "CONTAINER...", _SOME, "Remove containers and their layers",
         "things:delete_container", _JSON,
     ),
     _command(

@@ -78,19 +78,19 @@ def metadata(store: Store, arguments: Sequence[str], given: Given) -> int:
 def set_metadata(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Attach a text."""
     text = given_metadata(given)
-    if text is None:
+    if not text and not given.get("metadata-file"):
         output.complain("no new metadata provided")
         return 1
     items = store.find_all(arguments[0])
     if not items:
         raise NotFound(arguments[0])
-    items[0].set_metadata(text)
+    items[0].set_metadata(text or "")
     return 0
 
 
 def delete(store: Store, arguments: Sequence[str], given: Given) -> int:
-    """Remove what nobody needs."""
-    return _each(arguments, given, store.delete)
+    """Remove things, whether or not somebody needs them."""
+    return _each(arguments, given, lambda ref: store.delete(ref, even_if_needed=True))
 
 
 def delete_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
