@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.drivers import durable
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.errors import InvalidID, LayerUnknown
+from layerhold.linux import mountinfo
 from layerhold.store import Store
 from tests import stores
 from tests.drivers.conftest import Bench, write
@@ -244,3 +246,23 @@ def test_a_damaged_record_does_not_make_the_store_remove_anything(bench: Bench, 
     opened().layers.create(id="other")
     assert before <= {str(path) for path in bench.graphroot.rglob("*")}
     assert sorted(layer.id for layer in opened().layers) == ["good", "other"]
+
+
+@pytest.mark.parametrize(("filesystem", "synced"), [("ext4", False), ("btrfs", True), ("", True)])
+def test_the_move_is_synced_where_later_syncs_do_not_cover_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, filesystem: str, synced: bool
+) -> None:
+    calls: list[bool] = []
+
+    def record(directory: str) -> None:
+        calls.append(bench.driver.exists("base"))
+        assert os.path.isdir(directory)
+
+    monkeypatch.setattr(mountinfo, "filesystem_of", lambda _path: filesystem)
+    monkeypatch.setattr(durable, "sync_tree", record)
+    with bench.driver.building("base", None, LayerSpec()) as build:
+        build.publish()
+    assert calls == [True] * synced
+    with bench.driver.rebuilding("base") as build:
+        build.publish()
+    assert calls == [True] * synced * 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerhold.ids.mappings import IdMappings
-    from layerhold.tree.trash import TempDir
+    from layerhold.tree.trash import Shredder, TempDir
 
 # How a tree shows that a name of a lower layer is gone.
 ERASE = "erase"  # the name is simply not there: the tree is whole
@@ -82,7 +82,10 @@ class Build(Protocol):
         """Make what was written durable, before any record speaks of it (no lock held)."""
 
     def publish(self) -> None:
-        """Move the layer into its place; what is not published is thrown away at the end of the block."""
+        """Move the layer into its place; what is not published is thrown away at the end of the block.
+
+        The move is durable once anything that is written afterwards has been synced.
+        """
 
 
 class Refusal(Value):
@@ -93,7 +96,11 @@ class Refusal(Value):
 
 
 class Driver(Protocol):
-    """Where the files of layers are. `id` is always a full layer ID that is safe as a file name."""
+    """Where the files of layers are.
+
+    `id` is a full layer ID. One that cannot be a layer's (see `is_safe`) has no files: it is not removed, unmounted or
+    found, and what needs files raises InvalidID; LayerUnknown if there are none of a layer that could be there.
+    """
 
     name: str
     home: str
@@ -131,7 +138,7 @@ class Driver(Protocol):
     def trash(self) -> AbstractContextManager[TempDir]:
         """Open a directory aside for `remove`; entered before the locks are taken, emptied at the end of the block."""
 
-    def remove(self, id: str, trash: TempDir) -> None:
+    def remove(self, id: str, trash: TempDir | Shredder) -> None:
         """Move layer `id` into the trash; a layer that is not there is no error (lock held exclusively)."""
 
     def exists(self, id: str) -> bool:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 
 from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
+from layerhold.drivers.durable import settle
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerUnknown
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mount import MountSpec
-    from layerhold.tree.trash import TempDir
+    from layerhold.tree.trash import Shredder, TempDir
 
 
 class OverlayDriver:
@@ -169,7 +170,7 @@ class OverlayDriver:
         with self._aside.open() as temporary:
             yield temporary
 
-    def remove(self, id: str, trash: TempDir) -> None:
+    def remove(self, id: str, trash: TempDir | Shredder) -> None:
         """Remove the layer's link, then move its directory into the trash."""
         if not is_safe(id, self.reserved):
             return
@@ -327,6 +328,7 @@ class _NewLayer:
         os.rename(self._place, self._final)
         home, id = os.path.split(self._final)
         overlay_links.make_link(home, id, overlay_links.read_link_name(self._final))
+        settle(home)
 
 
 class _ChangedLayer:
@@ -345,6 +347,7 @@ class _ChangedLayer:
         from layerhold.linux.files import RENAME_EXCHANGE, renameat2
 
         renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
+        settle(os.path.dirname(self._diff))
 
 
 def _word(value: bool) -> str:

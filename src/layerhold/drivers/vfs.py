@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager
 
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
+from layerhold.drivers.durable import settle
 from layerhold.drivers.options import parse
 from layerhold.errors import DriverError, InvalidID, LayerUnknown
 from layerhold.tree.files import make_dirs, move, sync_tree
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
-    from layerhold.tree.trash import TempDir
+    from layerhold.tree.trash import Shredder, TempDir
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
 # As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
@@ -108,7 +109,7 @@ class VfsDriver:
         with self._aside.open() as temporary:
             yield temporary
 
-    def remove(self, id: str, trash: TempDir) -> None:
+    def remove(self, id: str, trash: TempDir | Shredder) -> None:
         """Move the directory into the trash."""
         if is_safe(id, self.reserved):
             trash.take(self.path(id))
@@ -168,6 +169,7 @@ class _Build:
             _swap(self.contents.path, self._final)
         else:
             move(self.contents.path, self._final)
+        settle(os.path.dirname(self._final))
 
 
 def _swap(one: str, other: str) -> None:
