@@ -13,10 +13,11 @@ before the last step leaves an incomplete record, and the next writer takes the 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from layerhold.drivers.base import is_safe
-from layerhold.tree.trash import Aside
+from layerhold.tree.files import FULL
+from layerhold.tree.trash import Aside, Shredder
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 class Bins(Value):
     """Where removed layers go until the locks are released: one for each file system, since they are renamed."""
 
-    driver: TempDir
-    beside: TempDir
+    driver: TempDir | Shredder
+    beside: TempDir | Shredder
+
+
+_NO_ROOM = Bins(driver=Shredder(), beside=Shredder())
 
 
 class LayerFiles:
@@ -55,15 +59,27 @@ class LayerFiles:
     @contextmanager
     def bins(self) -> Iterator[Bins]:
         """Open the bins; enter this before taking locks, so that emptying them happens after the locks are released."""
-        with self.driver.trash() as of_driver, self.aside.open() as beside:
-            yield Bins(driver=of_driver, beside=beside)
+        with ExitStack() as stack:
+            try:
+                of_driver = stack.enter_context(self.driver.trash())
+                bins = Bins(driver=of_driver, beside=stack.enter_context(self.aside.open()))
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                bins = _NO_ROOM
+            yield bins
 
     def remove(self, layers: Editor[LayerRecord], ids: Sequence[str], bins: Bins) -> None:
         """Remove layers, records and files; the caller knows that nobody needs them. Children come before parents."""
         for id in ids:
             if (record := layers.get(id)) is not None:
                 layers.put(record.replace(flags={**record.flags, "incomplete": True}))
-        layers.save()
+        try:
+            layers.save()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            bins = _NO_ROOM  # the files go first, and make room for saving that they have gone
         for id in ids:
             if is_safe(id, self.driver.reserved):  # a damaged record's ID may lead out of here
                 self.driver.unmount(id)

@@ -90,6 +90,10 @@ class LockFile:
         with self._held(exclusive=True, wait=False) as held:
             yield held
 
+    def make(self) -> None:
+        """Make the file if it is not there, so that a disk that is full later does not keep it from being locked."""
+        os.close(self._open(to_write=False))
+
     @contextmanager
     def _held(self, *, exclusive: bool, wait: bool) -> Iterator[Held | None]:
         with _in_order(self):

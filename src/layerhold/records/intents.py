@@ -18,7 +18,7 @@ import json
 import os
 from contextlib import contextmanager
 
-from layerhold.tree.files import TEMPORARY, read_bytes, sweep_temporaries, write_atomic
+from layerhold.tree.files import FULL, TEMPORARY, read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -40,7 +40,14 @@ class Intent(Value):
 def noted(directory: str, intent: Intent) -> Iterator[None]:
     """Keep the note in `directory` during the block; it stays if the block fails or the process is killed in it."""
     path = os.path.join(directory, PREFIX + intent.id)
-    write_atomic(path, json.dumps({"layers": intent.layers, "keys": intent.keys}).encode())
+    try:
+        write_atomic(path, json.dumps({"layers": intent.layers, "keys": intent.keys}).encode())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        # Something can be removed from a disk that is full, without a note; what is made there fails by itself.
+        yield
+        return
     yield
     os.unlink(path)
 

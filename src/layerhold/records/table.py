@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from layerhold.errors import DamagedFile, ReadOnlyStore
 from layerhold.lock import MARK_SIZE
 from layerhold.records.codec import KEYS, canonical, decode, encode, parse_array, without_collecting
-from layerhold.tree.files import read_bytes, sweep_temporaries, write_atomic
+from layerhold.tree.files import FULL, overwrite, read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Generic, TypeVar, Value
 
 TYPE_CHECKING = False
@@ -309,7 +309,12 @@ class Table(Generic[R]):
         held.record_write()
         for file, content in contents.items():
             path = self.files[file]
-            write_atomic(path, content, sync=not os.path.basename(path).startswith(VOLATILE))
+            try:
+                write_atomic(path, content, sync=not os.path.basename(path).startswith(VOLATILE))
+            except OSError as error:
+                # Records can be removed from a disk that is full, too, to make room.
+                if error.errno not in FULL or not overwrite(path, content):
+                    raise
 
     def _try_to_repair(self) -> None:
         try:

@@ -12,6 +12,7 @@ import os
 import stat
 
 TEMPORARY = ".tmp-"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a quota, that is full
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,25 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True
     if sync:
         sync_directory(directory or ".")
     return found
+
+
+def overwrite(path: str, data: bytes) -> bool:
+    """Put `data` in the file `path` without taking room on the disk, if it is not longer than what is there; tell so.
+
+    For disks that are full. The rest of the old content becomes blanks in the same write, and is cut off after it, so a
+    reader of JSON never sees half of each; a machine that loses power in between may.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(fd).st_size
+        if size < len(data):
+            return False
+        os.pwrite(fd, data.ljust(size), 0)
+        os.ftruncate(fd, len(data))
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    return True
 
 
 def sweep_temporaries(directory: str, *targets: str) -> None:

@@ -46,6 +46,14 @@ class TempDir:
             return
 
 
+class Shredder:
+    """What stands for a place aside where there is no room for one: things are deleted at once."""
+
+    def take(self, path: str) -> None:
+        """Delete `path`; nothing there is no error."""
+        remove_tree(path)
+
+
 class Aside:
     """The directories aside that lie in `base`.
 
