@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.compat, pytest.mark.root]
 
 COMMANDS = {command.names[0]: command for command in table.COMMANDS}
 DRIVERS = ("vfs", "overlay")
+COMPATIBILITY = Path(__file__).resolve().parent.parent.parent / "docs" / "compatibility.md"
 _OURS = (
     "-I",
     "-c",
@@ -298,6 +299,25 @@ def rows_of(command: str, driver: str) -> list[str]:
 
 def test_every_command_has_rows() -> None:
     assert COMMANDS.keys() == command_rows.ROWS.keys()
+
+
+def test_what_is_not_offered_is_documented() -> None:
+    """Each command and each flag of Go's is ours, or it is in docs/compatibility.md."""
+    documented = set(re.findall(r"`(-{0,2}[a-z-]+)`", COMPATIBILITY.read_text()))
+    go_commands = {row.split()[0] for row in go_help() if re.match(r"  [a-z]", row)}
+    assert go_commands - COMMANDS.keys() <= documented
+    assert not COMMANDS.keys() - go_commands
+    for name, command in COMMANDS.items():
+        flags = {flag for row in go_help(name) for flag in re.findall(r"--[a-z][-a-z0-9]*", row.split("   ")[0])}
+        ours = {f"--{name}" for flag in (*command.flags, *table.GLOBAL) for name in flag.names if len(name) > 1}
+        assert flags - ours <= documented, name
+        assert not ours - flags, name
+
+
+def go_help(*command: str) -> list[str]:
+    """The lines of Go's help."""
+    done = subprocess.run([programs.storage(), *command, "--help"], check=False, capture_output=True, text=True)
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("  ")]
 
 
 @pytest.mark.parametrize("command", command_rows.ROWS)
