@@ -49,8 +49,8 @@ def create_container(store: Store, arguments: Sequence[str], given: Given) -> in
 def metadata(given: Given) -> str | None:
     """Give the text of `--metadata`, or of the file that `--metadata-file` names; None if neither is there."""
     if path := given.get("metadata-file"):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        with output.reading(path) as file:
+            return file.read().decode(errors="surrogateescape")
     return given.get("metadata") if "metadata" in given else None
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 
+from layerhold.errors import StorageError
 from layerhold.records.codec import encode, to_json
 
 TYPE_CHECKING = False
@@ -45,11 +46,15 @@ def json_record(item: Item[Any]) -> None:
 
 
 def described(error: BaseException) -> str:
-    """Give the text of an error: ours as they are, the system's as Go words them."""
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror[0].lower() + error.strerror[1:] if error.strerror[1:2].islower() else error.strerror
-        return f"open {os.fspath(error.filename)!s}: {text}" if error.filename is not None else text
-    return str(error)
+    """Give the text of an error: ours as they are, the system's as Go words them (`<call> <path>: <reason>`)."""
+    if not isinstance(error, OSError) or isinstance(error, StorageError) or not error.strerror:
+        return str(error)
+    call, _, reason = error.strerror.rpartition(": ")
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    if reason == os.strerror(error.errno or 0):
+        reason = reason[:1].lower() + reason[1:]
+    where = " ".join(filter(None, (call, *names)))
+    return f"{where}: {reason}" if where else reason
 
 
 @contextmanager
@@ -58,7 +63,7 @@ def reading(path: str) -> Iterator[BinaryIO]:
     if not path:
         yield sys.stdin.buffer
         return
-    with open(path, "rb") as file:
+    with _opened(path, "rb") as file:
         yield file
 
 
@@ -68,5 +73,12 @@ def writing(path: str) -> Iterator[BinaryIO]:
     if not path:
         yield sys.stdout.buffer
         return
-    with open(path, "wb") as file:
+    with _opened(path, "wb") as file:
         yield file
+
+
+def _opened(path: str, mode: str) -> BinaryIO:
+    try:
+        return open(path, mode)  # type: ignore[return-value]
+    except OSError as error:
+        raise OSError(error.errno, f"open: {error.strerror}", path) from None

@@ -107,7 +107,7 @@ COMMANDS = (
     ),
     _command("metadata", "THING...", _SOME, "Print the text attached to things", "things:metadata", _JSON, _QUIET),
     _command("set-metadata", "THING", _ONE, "Attach a text", "things:set_metadata", *_METADATA),
-    _command("delete", "THING...", _SOME, "Remove things, needed or not", "things:delete", _JSON),
+    _command("delete", "THING...", _SOME, "Remove what nobody needs", "things:delete", _JSON),
     _command("delete-layer", "LAYER...", _SOME, "Remove layers", "things:delete_layer", _JSON),
     _command(
         "delete-image", "IMAGE...", _SOME, "Remove images, and layers that only they need",

@@ -89,8 +89,8 @@ def set_metadata(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 
 def delete(store: Store, arguments: Sequence[str], given: Given) -> int:
-    """Remove things, whether or not somebody needs them."""
-    return _each(arguments, given, lambda ref: store.delete(ref, even_if_needed=True))
+    """Remove what nobody needs. Go's program asks nobody here, and leaves images without layers."""
+    return _each(arguments, given, store.delete)
 
 
 def delete_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
