@@ -149,11 +149,10 @@ class Image(Item["ImageRecord"]):
             chain[id] = layer.diff_size if layer.diff_digest else None
             id = layer.parent
 
-    def delete(self, *, with_layers: bool = True, commit: bool = True, even_if_needed: bool = False) -> list[str]:
+    def delete(self, *, with_layers: bool = True, commit: bool = True) -> list[str]:
         """Remove the image, and `with_layers` those of its layers that nobody else needs; say which layers.
 
-        With `commit=False` nothing is removed; with `even_if_needed` a container that needs it does not count. Raises
-        ImageUsedByContainer, ImageUnknown, OSError.
+        With `commit=False` nothing is removed. Raises ImageUsedByContainer, ImageUnknown, OSError.
         """
         owner = self._collection
         files = owner.layers.files
@@ -162,8 +161,7 @@ class Image(Item["ImageRecord"]):
             owner._tables.writing("layers", "images", "mounts", also_reading=("containers",)) as editors,
         ):
             record = self._now(editors.images)
-            if not even_if_needed:
-                references.refuse_if_image_needed(editors.containers, record.id)
+            references.refuse_if_image_needed(editors.containers, record.id)
             going = references.only_for_image(editors, record) if with_layers else []
             if commit:
                 with noted(owner.directory, Intent(id=record.id, layers=tuple(going))):

@@ -270,19 +270,15 @@ class Layer(Item["LayerRecord"]):
         mounted = self._mounted()
         return Path(mounted.path) if mounted else None
 
-    def delete(self, *, even_if_needed: bool = False) -> None:
-        """Remove the layer; with `even_if_needed` what stands on it does not count.
-
-        Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError.
-        """
+    def delete(self) -> None:
+        """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError."""
         owner = self._collection
         with (
             owner.files.bins() as bins,
             owner._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
         ):
             self._now(editors.layers)
-            if not even_if_needed:
-                references.refuse_if_layer_needed(editors, self.id)
+            references.refuse_if_layer_needed(editors, self.id)
             owner.files.remove(editors.layers, [self.id], bins)
             editors.mounts.remove(self.id)
 

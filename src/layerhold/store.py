@@ -160,17 +160,14 @@ class Store:
         """Count the uses of the mount of a container or layer."""
         return self._mountable(ref).mount_count
 
-    def delete(self, ref: str, *, even_if_needed: bool = False) -> None:
-        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse.
-
-        With `even_if_needed` nobody is asked: what needs it is damaged then.
-        """
+    def delete(self, ref: str) -> None:
+        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse."""
         if (container := self.containers.get(ref)) is not None:
             container.delete()
         elif (image := self.images.get(ref)) is not None:
-            image.delete(with_layers=False, even_if_needed=even_if_needed)
+            image.delete(with_layers=False)
         elif (layer := self.layers.get(ref)) is not None:
-            layer.delete(even_if_needed=even_if_needed)
+            layer.delete()
         else:
             raise LayerUnknown(ref)
 

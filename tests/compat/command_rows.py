@@ -153,17 +153,16 @@ ROWS: dict[str, str] = {
         """,
     "delete": """
         delete plain ; containers
-        delete image ; images ; containers ; layers
+        delete box ; delete image ; images ; containers ; layers
         delete packed ; layers
-        delete top
-        delete base
-        delete bare
+        delete cccc ; delete empty ; layers
+        delete plain ; delete bare ; images
         delete no-such-thing
         delete no-such-thing plain ; containers
         delete -j no-such-thing plain
         delete -j box ; layers
         delete shared ; layers ; images ; containers
-        delete 3333 ; layers
+        delete cccc ; delete 3333 ; layers
         """,
     "delete-layer": """
         delete-layer packed ; layers
@@ -229,7 +228,6 @@ ROWS: dict[str, str] = {
         layers -q
         layers --quick=false
         layers -tj
-        delete base ; layers -t ; layers
         wipe ; layers ; layers -j ; layers -t ; layers -q
         mount box ; layers -t ; layers
         create-layer -i {missing} shared ; create-image -n leaf {missing} ; layers -t

@@ -334,3 +334,16 @@ def test_global_options(template: Template) -> None:
     rows = command_rows.GLOBAL.strip().splitlines()
     found = [difference for row in rows for difference in compare(template, folder, row)]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("ref", ["base", "top", "image"])
+def test_delete_refuses_what_is_needed_and_go_does_not(template: Template, ref: str) -> None:
+    """A difference that is meant (docs/compatibility.md)."""
+    folder = template.folder.with_name(f"needed-{template.driver}")
+    ours, go = template.twins(folder)
+    try:
+        before = ours.records()
+        assert (ours.run(f"delete {ref}").status, go.run(f"delete {ref}").status) == (1, 0)
+        assert ours.records() == before
+    finally:
+        stores.clear(folder)
