@@ -100,7 +100,7 @@ class Twin:
                 found[file.name] = self.plain(file.read_bytes()).strip()
         mounts = self.run_root / f"{self.driver}-layers/mountpoints.json"
         rows = json.loads(mounts.read_bytes()) if mounts.exists() else []
-        found["mountpoints.json"] = self.plain("\n".join(sorted(map(str, rows or []))).encode())
+        found["mountpoints.json"] = self.plain("\n".join(map(str, rows or [])).encode())
         for file in sorted(self.out.iterdir()):
             found[f"out/{file.name}"] = repr(unpacked(file.read_bytes()))
         return {name: text for name, text in found.items() if text not in ("", "[]", "null")}
@@ -136,6 +136,11 @@ def comparable(text: str, line: str) -> str:
     if line.startswith("changes -j"):
         return "\n".join(sorted(re.findall(r"\{.*?\}(?=,\{|\])", text))) or text
     return "\n".join(sorted(text.split("\n"))) if line.startswith(("changes", "delete", "exists", "metadata")) else text
+
+
+def in_order(text: str) -> str:
+    """Sort lines: mounts, of which each program has its own order. Records are one line, and keep theirs."""
+    return "\n".join(sorted(text.split("\n")))
 
 
 def outline(text: str) -> str:
@@ -278,8 +283,8 @@ def compare(template: Template, folder: Path, row: str) -> list[str]:
                     found.append(f"{line}: {field}\n  ours: {one!r}\n  Go:   {other!r}")
         my_records, their_records = ours.records(), go.records()
         for name in sorted(my_records.keys() | their_records.keys()):
-            one = known_ids(my_records.get(name, ""), seen_ours)
-            other = known_ids(their_records.get(name, ""), seen_go)
+            one = in_order(known_ids(my_records.get(name, ""), seen_ours))
+            other = in_order(known_ids(their_records.get(name, ""), seen_go))
             if one != other:
                 found.append(f"{row}: {name}\n  ours: {one}\n  Go:   {other}")
     finally:
