@@ -335,6 +335,7 @@ class Layer(Item["LayerRecord"]):
         return export.tar(
             contents.path,
             changes=None if whole else changes.between(base, contents.path, **_how(contents)),
+            mappings=record.mappings,
             **_how(contents),
         )
 

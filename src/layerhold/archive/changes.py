@@ -6,12 +6,16 @@ Three cases, told apart by what a driver gives (drivers/base.py: Contents):
   directory that hides one below deletes that one, a name that a lower has is modified, any other added.
 - two whole trees (`base` is given): walked side by side; what has the same device and inode in both is skipped with all
   below it. Compared are type and mode, owner, device number, size and time (of directories the time alone), the target
-  of links, file capabilities and `user.*` attributes, as Go has done since 1.57.
+  of links, file capabilities and `user.*` attributes, as Go has done since 1.57. The order is that of the paths' bytes:
+  Go lists them in any order, but writes them to a tar in this one.
 - one whole tree and nothing to compare with: everything is added.
 
-A directory in which something was added or deleted is listed as modified before it. The order is that of a walk: each
-directory before what is in it, names by their bytes. Links are never followed, and where a lower has a file in place
-of a directory, what this layer has below it is added (Go's programs fail there).
+A directory in which something was added or deleted is listed as modified before it. Where nothing else is said, the
+order is that of a walk, as in Go: each directory, then all that is in it, names by their bytes. (`a/b` comes before
+`a-b` in a walk and after it in the order of bytes.)
+
+Links are never followed, and where a lower has a file in place of a directory, what this layer has below it is added
+(Go's programs fail there). What an opaque directory of a lower hides is not there (Go's programs look behind it).
 """
 
 from __future__ import annotations
@@ -64,12 +68,13 @@ def between(
         new = stack.enter_context(Root(path))
         if lowers is not None and deletions == OVERLAY_MARKS:
             below = [stack.enter_context(Root(lower)) for lower in lowers]
-            found = _Layer(new, below, opaque_key(xattr_prefix)).changes()
+            listed = _with_parents(_Layer(new, below, opaque_key(xattr_prefix)).changes(), also_modified=False)
         elif base is None:
-            found = _everything(new)
+            listed = _with_parents(_everything(new), also_modified=False)
         else:
             found = _compared(stack.enter_context(Root(base)), new)
-        for name, kind in _with_parents(found, also_modified=base is not None):
+            listed = iter(sorted(_with_parents(found, also_modified=True)))
+        for name, kind in listed:
             yield Change(b"/" + name, kind)
 
 
@@ -248,7 +253,7 @@ class _Layer:
         return found
 
     def _is_opaque(self, root: Root, path: bytes) -> bool:
-        return root.xattrs(path).get(self._opaque) == b"y"
+        return root.xattrs(path, self._opaque.__eq__).get(self._opaque) == b"y"
 
 
 def _compared(old: Root, new: Root) -> Iterator[tuple[bytes, int, bool]]:
@@ -292,8 +297,8 @@ def _differ(old: Root, new: Root, path: bytes, one: os.stat_result, other: os.st
     if kind != stat.S_IFDIR and one.st_size != other.st_size:
         return True
     if kind == stat.S_IFLNK:
-        return _target(old, path) != _target(new, path)
-    return kind in (stat.S_IFREG, stat.S_IFDIR) and _kept_xattrs(old, path) != _kept_xattrs(new, path)
+        return old.readlink(path) != new.readlink(path)
+    return kind in (stat.S_IFREG, stat.S_IFDIR) and old.xattrs(path, _is_compared) != new.xattrs(path, _is_compared)
 
 
 def _same_directory(one: os.stat_result, other: os.stat_result) -> bool:
@@ -311,14 +316,8 @@ def _same_time(one: int, other: int) -> bool:
     return seconds == other_seconds and 0 in (nanoseconds, other_nanoseconds)
 
 
-def _kept_xattrs(root: Root, path: bytes) -> dict[bytes, bytes]:
-    found = root.xattrs(path)
-    return {key: value for key, value in found.items() if key == _CAPABILITY or key.startswith(b"user.")}
-
-
-def _target(root: Root, path: bytes) -> bytes:
-    with root.parent(path) as (at, name):
-        return os.readlink(name, dir_fd=at)
+def _is_compared(key: bytes) -> bool:
+    return key == _CAPABILITY or key.startswith(b"user.")
 
 
 def _lstat(root: Root, path: bytes) -> os.stat_result | None:

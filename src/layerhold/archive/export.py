@@ -6,8 +6,10 @@ times cut to whole seconds. A file whose inode was seen before is a hard link to
 Two zero blocks end it.
 
 What is gone becomes a whiteout entry. In an overlay layer it is a 0/0 device; the whiteout gets its owner and time. An
-opaque directory that hides something is followed by its `.wh..wh..opq`. Unlike Go's programs, a file that cannot be
-read is an error and not left out.
+opaque directory that hides something is followed by its `.wh..wh..opq`.
+
+Where Go's programs log a line and leave a file out, this raises: a file that cannot be read, an owner that the maps of
+its layer do not cover, an attribute that no PAX record can name. So it does if a file changes its size meanwhile.
 """
 
 from __future__ import annotations
@@ -15,21 +17,23 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from layerhold.archive.changes import DELETE, hides_below, walk
 from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key, opaque_of, whiteout_of
-from layerhold.errors import DamagedLayer
+from layerhold.errors import DamagedLayer, StorageError
 from layerhold.tree.root import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from layerhold.archive.changes import Change
+    from layerhold.ids.mappings import IdMappings
 
 BLOCK = 512
 _READ = 1 << 20
+_GATHER = 256 << 10
 _END = bytes(2 * BLOCK)
 _KINDS = {
     stat.S_IFREG: b"0",
@@ -50,20 +54,49 @@ def tar(
     deletions: str,
     lowers: Sequence[str] | None,
     xattr_prefix: str = "trusted.overlay.",
+    mappings: IdMappings | None = None,
 ) -> Iterator[bytes]:
-    """Write the tree at `path` as a tar, or only `changes` of it. Raises OSError, DamagedLayer (a file shrinks)."""
+    """Write the tree at `path` as a tar, or only `changes` of it; `mappings` say who its owners are in a container.
+
+    Raises OSError, DamagedLayer (a file changes its size meanwhile), StorageError (what a tar cannot hold).
+    """
+    # Looking for changes may give an ordinary user rights on directories for a while: their modes are to be true again.
+    listed = None if changes is None else list(changes)
     with ExitStack() as stack:
         root = stack.enter_context(Root(path))
-        writer = _Writer(root)
-        if changes is not None:
-            yield from _changed(writer, changes)
+        writer = _Writer(root, mappings)
+        if listed is not None:
+            entries = _changed(writer, listed)
         elif deletions == OVERLAY_MARKS:
             below = [stack.enter_context(Root(lower)) for lower in lowers or ()]
-            yield from _layer(writer, hides_below(root, below, opaque_key(xattr_prefix)))
+            entries = _layer(writer, hides_below(root, below, opaque_key(xattr_prefix)))
         else:
-            for name in walk(root):
-                yield from writer.file(name.path, root.lstat(name.path))
+            entries = _tree(writer)
+        yield from _gathered(entries)
         yield _END
+
+
+def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Put small chunks together, so that what comes after this has fewer to handle; large ones go on as they are."""
+    waiting: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        if len(chunk) >= _GATHER:
+            yield b"".join(waiting)
+            yield chunk
+            waiting, size = [], 0
+            continue
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= _GATHER:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
+
+
+def _tree(writer: _Writer) -> Iterator[bytes]:
+    for name in walk(writer.root):
+        yield from writer.file(name.path, writer.root.lstat(name.path))
 
 
 def _changed(writer: _Writer, changes: Iterable[Change]) -> Iterator[bytes]:
@@ -79,24 +112,28 @@ def _layer(writer: _Writer, hides: Callable[[bytes], bool]) -> Iterator[bytes]:
     for name in walk(writer.root):
         info = writer.root.lstat(name.path)
         if name.is_special and is_hidden(info):
-            owner = (info.st_uid, info.st_gid)
-            yield writer.mark(whiteout_of(name.path), owner=owner, mtime=info.st_mtime_ns // 10**9)
+            yield writer.mark(whiteout_of(name.path), info, mtime=info.st_mtime_ns // 10**9)
             continue
         yield from writer.file(name.path, info)
         if name.is_directory and hides(name.path):
-            mode, owner = stat.S_IMODE(info.st_mode) & 0o777, (info.st_uid, info.st_gid)
-            yield writer.mark(opaque_of(name.path), owner=owner, mode=mode)
+            yield writer.mark(opaque_of(name.path), info, mode=stat.S_IMODE(info.st_mode) & 0o777)
 
 
 class _Writer:
     """Entries for the files below `root`."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, mappings: IdMappings | None) -> None:
         self.root = root
+        self._mappings = mappings
         self._first_names: dict[tuple[int, int], bytes] = {}
 
-    def mark(self, name: bytes, *, owner: tuple[int, int] = (0, 0), mode: int = 0, mtime: int = 0) -> bytes:
-        """Give a whiteout's entry."""
+    def mark(self, name: bytes, info: os.stat_result | None = None, *, mode: int = 0, mtime: int = 0) -> bytes:
+        """Give a whiteout's entry, with the owner of `info`."""
+        owner = (0, 0)
+        if info is not None:
+            # The kernel makes whiteouts as the host's root. Go's programs lose those that the maps do not cover.
+            with suppress(StorageError):
+                owner = self._owner(name, info)
         return header(name, b"0", mode=mode, owner=owner, mtime=mtime)
 
     def file(self, path: bytes, info: os.stat_result) -> Iterator[bytes]:
@@ -105,28 +142,36 @@ class _Writer:
         if kind is None:  # a socket: there is no entry for it
             return
         first = self._first_name(path, info)
-        target = b""
-        size = 0
+        target, size, device = b"", 0, (0, 0)
+        if kind in (b"3", b"4"):
+            device = os.major(info.st_rdev), os.minor(info.st_rdev)
         if first != path:
             kind, target = b"1", first
         elif kind == b"2":
-            with self.root.parent(path) as (at, name):
-                target = os.readlink(name, dir_fd=at)
+            target = self.root.readlink(path)
         elif kind == b"0":
             size = info.st_size
         yield header(
             path + b"/" if kind == b"5" else path,
             kind,
-            mode=stat.S_IMODE(info.st_mode),
-            owner=(info.st_uid, info.st_gid),
+            mode=info.st_mode & 0o7777,
+            owner=self._owner(path, info),
             mtime=info.st_mtime_ns // 10**9,
             size=size,
             target=target,
-            device=(os.major(info.st_rdev), os.minor(info.st_rdev)) if kind in (b"3", b"4") else (0, 0),
-            xattrs={} if kind == b"2" else self._xattrs(path),
+            device=device,
+            xattrs=self._xattrs(path),
         )
         if size:
             yield from self._content(path, size)
+
+    def _owner(self, path: bytes, info: os.stat_result) -> tuple[int, int]:
+        if self._mappings is None:
+            return info.st_uid, info.st_gid
+        try:
+            return self._mappings.to_container(info.st_uid, info.st_gid)
+        except StorageError as error:
+            raise StorageError(f'"{os.fsdecode(path)}": {error}') from error
 
     def _first_name(self, path: bytes, info: os.stat_result) -> bytes:
         if info.st_nlink == 1 or stat.S_ISDIR(info.st_mode):
@@ -134,25 +179,29 @@ class _Writer:
         return self._first_names.setdefault((info.st_dev, info.st_ino), path)
 
     def _xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        return {
-            key: value
-            for key, value in self.root.xattrs(path).items()
-            if key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay."))
-        }
+        found = self.root.xattrs(path, _is_kept)
+        if any(b"=" in key for key in found):
+            raise StorageError(f'"{os.fsdecode(path)}": a tar cannot hold an attribute with "=" in its name')
+        return found
 
     def _content(self, path: bytes, size: int) -> Iterator[bytes]:
         fd = self.root.open_file(path)
         try:
             left = size
             while left:
-                block = os.read(fd, min(_READ, left))
-                if not block:
-                    raise DamagedLayer(f'"{os.fsdecode(path)}" became shorter while it was read')
+                block = os.read(fd, min(_READ, left + 1))  # one more, to see whether the file has grown
+                if not block or len(block) > left:
+                    raise DamagedLayer(f'"{os.fsdecode(path)}" changed its size while it was read')
                 left -= len(block)
                 yield block
         finally:
             os.close(fd)
-        yield bytes(-size % BLOCK)
+        if size % BLOCK:
+            yield bytes(-size % BLOCK)
+
+
+def _is_kept(key: bytes) -> bool:
+    return key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay."))
 
 
 def header(
@@ -165,36 +214,29 @@ def header(
     size: int = 0,
     target: bytes = b"",
     device: tuple[int, int] = (0, 0),
-    xattrs: dict[bytes, bytes] | None = None,
+    xattrs: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """Give the header of an entry, with the PAX records in front of it that it needs."""
-    records = {b"SCHILY.xattr." + key: value for key, value in (xattrs or {}).items()}
+    uid, gid = owner
+    records = {b"SCHILY.xattr." + key: value for key, value in xattrs.items()} if xattrs else {}
     split = _split(name)
     if split is None:
         records[b"path"] = name
     if len(target) > 100 or not target.isascii():
         records[b"linkpath"] = target
-    for key, value, most in (
-        (b"uid", owner[0], _LARGEST_ID),
-        (b"gid", owner[1], _LARGEST_ID),
-        (b"size", size, _LARGEST_SIZE),
-        (b"mtime", mtime, _LARGEST_TIME),
-    ):
-        if not 0 <= value <= most:
-            records[key] = b"%d" % value
-    prefix, base = split if split and not records else (b"", _ascii(name)[:100])
-    if split is not None and records and len(name) > 100:
+    if uid > _LARGEST_ID:
+        records[b"uid"], uid = b"%d" % uid, 0
+    if gid > _LARGEST_ID:
+        records[b"gid"], gid = b"%d" % gid, 0
+    if size > _LARGEST_SIZE:
+        records[b"size"], size = b"%d" % size, 0
+    if not 0 <= mtime <= _LARGEST_TIME:
+        records[b"mtime"], mtime = b"%d" % mtime, 0
+    if records and len(name) > 100:
         records[b"path"] = name
-    block = _block(
-        base,
-        kind,
-        numbers=(mode, *(value if value <= _LARGEST_ID else 0 for value in owner)),
-        size=size if size <= _LARGEST_SIZE else 0,
-        mtime=mtime if 0 <= mtime <= _LARGEST_TIME else 0,
-        target=_ascii(target)[:100],
-        device=device,
-        prefix=prefix,
-    )
+    prefix, base = split if split and not records else (b"", _cut(name))
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
+    block = _block(base, numbers, kind, target=_cut(target), devices=b"%07o\0%07o\0" % device, prefix=prefix)
     return _extended(name, records) + block if records else block
 
 
@@ -203,8 +245,8 @@ def _extended(name: bytes, records: dict[bytes, bytes]) -> bytes:
     data = b"".join(_record(key, records[key]) for key in sorted(records))
     directory, _, base = name.rpartition(b"/")  # a directory's name ends in a slash, and so has no base
     own = b"/".join(filter(None, (directory, b"PaxHeaders.0", base)))
-    block = _block(_ascii(own)[:100].rstrip(b"/"), b"x", size=len(data), device=None)
-    return block + data + bytes(-len(data) % BLOCK)
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0, 0, 0, len(data), 0)
+    return _block(_ascii(own)[:100].rstrip(b"/"), numbers, b"x") + data + bytes(-len(data) % BLOCK)
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -217,23 +259,18 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _block(
-    name: bytes,
-    kind: bytes,
-    *,
-    numbers: tuple[int, ...] = (0, 0, 0),
-    size: int = 0,
-    mtime: int = 0,
-    target: bytes = b"",
-    device: tuple[int, int] | None = (0, 0),
-    prefix: bytes = b"",
+    name: bytes, numbers: bytes, kind: bytes, *, target: bytes = b"", devices: bytes = b"", prefix: bytes = b""
 ) -> bytes:
     """Put a header block together (POSIX.1-1988 ustar)."""
-    devices = b"".join(b"%07o\0" % number for number in device) if device is not None else bytes(16)
-    head = name.ljust(100, b"\0") + b"".join(b"%07o\0" % number for number in numbers)
-    head += b"%011o\0%011o\0" % (size, mtime)
-    tail = kind + target.ljust(100, b"\0") + b"ustar\x0000" + bytes(64) + devices + prefix.ljust(155, b"\0") + bytes(12)
-    checksum = sum(head) + sum(tail) + 8 * 0x20
-    return head + b"%06o\0 " % checksum + tail
+    head = name.ljust(100, b"\0") + numbers
+    tail = b"%b%bustar\x0000%b%b%b" % (
+        kind,
+        target.ljust(100, b"\0"),
+        bytes(64),  # no names of users and groups
+        devices.ljust(16, b"\0"),
+        prefix.ljust(167, b"\0"),
+    )
+    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + 8 * 0x20, tail)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
@@ -251,6 +288,17 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
     return name[:at], name[at + 1 :]
 
 
+def _cut(text: bytes) -> bytes:
+    """Give what of a name or target is put into the header itself, for readers that know no PAX.
+
+    Where the cut leaves a slash at the end, the slash goes: old readers take such a file for a directory.
+    """
+    text = _ascii(text)
+    if len(text) <= 100:
+        return text
+    kept = text[:100].rstrip(b"/")
+    return text[:100] if len(kept) == 100 else kept + b"\0" + text[len(kept) + 1 : 100]
+
+
 def _ascii(text: bytes) -> bytes:
-    """Drop what is not ASCII, for readers that know no PAX."""
     return text if text.isascii() else bytes(byte for byte in text if byte < 0x80)

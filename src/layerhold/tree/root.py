@@ -263,16 +263,25 @@ class Root:
         """Set an extended attribute of the directory `path`, which may be named through a link."""
         os.setxattr(_by_number(self._inside(path)), key, value)
 
-    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        """Give the extended attributes (path b"": of the root)."""
+    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None) -> dict[bytes, bytes]:
+        """Give the extended attributes (path b"": of the root), or only those whose names are `wanted`."""
         place, follow = self._proc_path(path), not path
         try:
-            keys = [os.fsencode(key) for key in os.listxattr(place, follow_symlinks=follow)]
+            names = os.listxattr(place, follow_symlinks=follow)
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
             return {}
-        return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
+        if not names:
+            return {}
+        keys = [key for key in map(os.fsencode, names) if wanted is None or wanted(key)]
+        try:
+            return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
+        except PermissionError:
+            if not self._ordinary or not path:
+                raise
+        with self._readable(path):
+            return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
 
     def remove_xattr(self, path: bytes, key: bytes) -> None:
         """Remove an extended attribute."""
@@ -312,11 +321,23 @@ class Root:
         except PermissionError:
             if not self._ordinary:
                 raise
-        self.set_mode(path, stat.S_IMODE(mode) | 0o400)
-        try:
+        with self._readable(path):
             return os.open(name, flags, dir_fd=at)
+
+    @contextmanager
+    def _readable(self, path: bytes) -> Iterator[None]:
+        """Let this user read his own file `path` for a while."""
+        mode = stat.S_IMODE(self.lstat(path).st_mode)
+        self.set_mode(path, mode | 0o400)
+        try:
+            yield
         finally:
-            self.set_mode(path, stat.S_IMODE(mode))
+            self.set_mode(path, mode)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Give what a symbolic link says."""
+        at, name = self.at(path)
+        return os.readlink(name, dir_fd=at)
 
     # --- removing
 
