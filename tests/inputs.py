@@ -42,7 +42,7 @@ def rootfs() -> Input:
 
 def small() -> Input:
     """A layer of 30,000 small files, with links, varied owners and modes, times in nanoseconds and some xattrs."""
-    return _input("small-1", _make_small)
+    return _input("small-2", _make_small)
 
 
 def _input(name: str, make: Callable[[Path], None]) -> Input:
@@ -73,6 +73,7 @@ def _make_small(tar: Path) -> None:
 
 def _small_members(random_: random.Random) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     modes = (0o644, 0o644, 0o600, 0o755, 0o4755, 0o2755, 0o400)
+    yield entry("srv", tarfile.DIRTYPE, 0o755), b""
     for number in range(SMALL_FILES):
         folder = f"srv/{number // 1000:02d}/{number // 50 % 20:02d}"
         if number % 1000 == 0:
@@ -88,7 +89,10 @@ def _small_members(random_: random.Random) -> Iterator[tuple[tarfile.TarInfo, by
             member.pax_headers = {**member.pax_headers, "SCHILY.xattr.user.note": f"number {number}"}
         yield member, data
         if number % 100 == 7:
-            yield entry(f"{folder}/hard-{number:05d}", tarfile.LNKTYPE, linkname=name), b""
+            # As every archiver writes it: a second name has the owner, mode and times of the file.
+            link = entry(f"{folder}/hard-{number:05d}", tarfile.LNKTYPE, member.mode, linkname=name)
+            link.uid, link.gid, link.pax_headers = member.uid, member.gid, dict(member.pax_headers)
+            yield link, b""
         if number % 100 == 8:
             yield entry(f"{folder}/soft-{number:05d}", tarfile.SYMTYPE, 0o777, linkname=f"file-{number:05d}"), b""
 

@@ -1,0 +1,129 @@
+"""Real layers in and out, by ours and by Go's, byte for byte, and the trees that they make on the way."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import inputs, stores
+from tests.inputs import Input
+from tests.stores import Place
+
+pytestmark = [pytest.mark.root, pytest.mark.compat, pytest.mark.rootfs]
+BIG = ("rootfs", "small")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record(place: Place, ref: str) -> dict[str, Any]:
+    """The record of a layer, as our command prints it."""
+    found: list[dict[str, Any]] = json.loads(place.ours("layer", "-j", ref).stdout)
+    return found[0]
+
+
+@pytest.fixture(scope="module", params=["overlay", "vfs"])
+def places(request: pytest.FixtureRequest) -> Iterator[tuple[Place, Place]]:
+    """Two stores with the same layers in them, brought in by ours and by Go's."""
+    with stores.scratch("roundtrip") as folder:
+        ours, go = Place(folder / "ours", request.param), Place(folder / "go", request.param)
+        for name in BIG:
+            layer = getattr(inputs, name)()
+            ours.ours("import-layer", "-n", name, "-f", str(layer.gz))
+            go.go("import-layer", "-n", name, "-f", str(layer.tar))
+        yield ours, go
+
+
+@pytest.fixture(scope="module", params=BIG)
+def layer(request: pytest.FixtureRequest) -> tuple[str, Input]:
+    return request.param, getattr(inputs, request.param)()
+
+
+@pytest.fixture(scope="module")
+def extracted(layer: tuple[str, Input]) -> Iterator[dict[bytes, stores.Row]]:
+    """What GNU tar makes of the layer."""
+    with stores.scratch("extracted") as folder:
+        yield stores.rows(stores.gnu_extract(Path(layer[1].tar), folder / "tree"))
+
+
+def test_each_gives_back_what_the_other_brought_in(places: tuple[Place, Place], layer: tuple[str, Input]) -> None:
+    name, files = layer
+    out = places[0].folder / "out.tar"
+    for place in places:
+        for run in (place.ours, place.go):
+            run("diff", "-u", "-f", str(out), name)
+            assert sha256(out) == sha256(Path(files.tar))
+
+
+@pytest.mark.parametrize("kind", ["tar", "zst"])
+def test_the_other_compressions(places: tuple[Place, Place], layer: tuple[str, Input], kind: str) -> None:
+    """The gzip form is what `places` has; plain and zstd give the same layer."""
+    name, files = layer
+    place = places[0]
+    place.ours("import-layer", "-n", f"{name}-{kind}", "-f", str(getattr(files, kind)))
+    one, other = (record(place, ref) for ref in (name, f"{name}-{kind}"))
+    assert (one["diff-digest"], one["diff-size"]) == (other["diff-digest"], other["diff-size"])
+    assert other["compressed-diff-digest"] == "sha256:" + sha256(Path(getattr(files, kind)))
+    out = place.folder / "out.tar"
+    place.go("diff", "-u", "-f", str(out), f"{name}-{kind}")
+    assert sha256(out) == sha256(Path(files.tar))
+    place.ours("delete-layer", f"{name}-{kind}")
+
+
+def test_the_tree_is_what_gnu_tar_makes(
+    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, stores.Row]
+) -> None:
+    ours, go = places
+    with ours.mounted(layer[0]) as root:
+        mine = stores.rows(root)
+    with go.mounted(record(go, layer[0])["id"], go=True) as root:
+        theirs = stores.rows(root)
+    # Go leaves the root itself as it was made; GNU tar leaves it to whoever made it, where the tar has no entry for it.
+    roots = [rows.pop(b"") for rows in (mine, theirs)]
+    assert len(mine) > 1000
+    assert not stores.differences(mine, {path: row for path, row in extracted.items() if path})
+    assert not stores.differences(mine, theirs)
+    assert {row.kind for row in roots} == {"dir"}
+
+
+def test_tar_split_holds_no_content(places: tuple[Place, Place], layer: tuple[str, Input]) -> None:
+    ours = places[0]
+    id = record(ours, layer[0])["id"]
+    with gzip.open(ours.root / f"{ours.driver}-layers/{id}.tar-split.gz") as lines:
+        rows = [json.loads(line) for line in lines]
+    files = [row for row in rows if row["type"] == 1]
+    raw = sum(len(base64.b64decode(row["payload"] or "")) for row in rows if row["type"] == 2)
+    assert all(len(base64.b64decode(row["payload"] or "")) in (0, 8) for row in files)
+    content = sum(row.get("size", 0) for row in files)
+    assert raw + content == Path(layer[1].tar).stat().st_size
+    assert raw < 2600 * len(files) + 20480  # a header, its PAX records, the padding of the file before
+
+
+def test_a_diff_without_tar_split_gives_the_same_tree(
+    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, stores.Row]
+) -> None:
+    ours = places[0]
+    id = record(ours, layer[0])["id"]
+    split = ours.root / f"{ours.driver}-layers/{id}.tar-split.gz"
+    aside = split.rename(split.with_suffix(".aside"))
+    try:
+        with stores.scratch("generated") as folder:
+            ours.ours("diff", "-u", "-f", str(folder / "out.tar"), id)
+            again = stores.rows(stores.gnu_extract(folder / "out.tar", folder / "tree"))
+    finally:
+        aside.rename(split)
+    assert not stores.differences(seconds(again), seconds(extracted))
+
+
+def seconds(rows: dict[bytes, stores.Row]) -> dict[bytes, stores.Row]:
+    """Cut times to seconds, as a tar that is written anew has them; it has no entry for the root."""
+    return {path: row._replace(mtime_ns=row.mtime_ns // 10**9) for path, row in rows.items() if path}
