@@ -82,8 +82,11 @@ class Extras:
             self._records[key] = value
 
     def apply(self, entry: Entry) -> Stored:
-        """Lay what was noted over `entry`, and tell how its content is stored. Empty values count as not given."""
-        records = {key: value for key, value in self._records.items() if value}
+        """Lay what was noted over `entry`, and tell how its content is stored.
+
+        Empty values count as not given, but for those of attributes, which may be empty (as Go has it).
+        """
+        records = {key: value for key, value in self._records.items() if value or key.startswith(_XATTR)}
         entry.name = self._name or records.get(b"path", entry.name)
         entry.linkname = self._link or records.get(b"linkpath", entry.linkname)
         if b"size" in records:
