@@ -230,13 +230,20 @@ class Layer(Item["LayerRecord"]):
             with as_file(wrap(chunks, how)) as file:
                 yield file
 
-    def mount(self, *, label: str = "", options: Sequence[str] = (), read_only: bool = False) -> Mount:
-        """Mount the layer, or count one more use of its mount. Raises LayerUnknown, DriverError, OSError."""
+    def mount(
+        self, *, label: str = "", options: Sequence[str] = (), read_only: bool = False, volatile: bool = False
+    ) -> Mount:
+        """Mount the layer, or count one more use of its mount. Raises LayerUnknown, DriverError, OSError.
+
+        A `volatile` mount is never synced: faster, and what was written is lost if the machine crashes.
+        """
         owner = self._collection
         with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
             record = self._now(editors.layers)
             mounted = editors.mounts.get(self.id)
-            wanted = MountOptions(label=label or record.mount_label, options=tuple(options), read_only=read_only)
+            wanted = MountOptions(
+                label=label or record.mount_label, options=tuple(options), read_only=read_only, volatile=volatile
+            )
             path = owner.driver.mount(self.id, wanted)
             count = mounted.count + 1 if mounted else 1
             editors.mounts.put(MountRecord(id=self.id, path=path, count=count))

@@ -150,7 +150,8 @@ class Store:
         flags = container.record.flags
         recorded = flags.get("MountOpts") or ()
         own = [option for option in recorded if isinstance(option, str)] if isinstance(recorded, list | tuple) else []
-        return container.layer.mount(label=label or str(flags.get("MountLabel") or ""), options=options or own)
+        label = label or str(flags.get("MountLabel") or "")
+        return container.layer.mount(label=label, options=options or own, volatile=flags.get("Volatile") is True)
 
     def unmount(self, ref: str, *, force: bool = False) -> bool:
         """Undo one mount (or all, with `force`) of a container or layer; tell whether it is still mounted."""

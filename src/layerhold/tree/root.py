@@ -109,6 +109,10 @@ class Root:
                 self._times = (info.st_atime_ns, info.st_mtime_ns)
                 if self._ordinary and lacks_rights(info):
                     self._unlock(fd, info)
+            elif self._ordinary:
+                info = os.fstat(fd)
+                if lacks_rights(info, stat.S_IXUSR):
+                    self._unlock(fd, info)
         except BaseException:
             os.close(fd)
             raise

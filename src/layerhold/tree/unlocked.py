@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,6 @@ class Unlocked:
             yield path, int(mode, 8)
 
 
-def lacks_rights(info: os.stat_result) -> bool:
-    """Tell whether this user owns the directory and yet may not read, fill or enter it."""
-    return info.st_mode & 0o700 != 0o700 and info.st_uid == os.geteuid()
+def lacks_rights(info: os.stat_result, wanted: int = stat.S_IRWXU) -> bool:
+    """Tell whether this user owns the directory and yet lacks one of the rights `wanted`: to read, fill and enter it."""
+    return info.st_mode & wanted != wanted and info.st_uid == os.geteuid()
