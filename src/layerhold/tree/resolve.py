@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_LINKS = 40  # as the kernel
 _MAX_RACES = 100
+_MOST_OPEN = 200  # directories on the way that stay open; a process may have 1024 files
 
 _open_in_root = Opener(os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
@@ -48,7 +49,7 @@ def open_in_root(root: int, path: bytes) -> int:
 def walk(root: int, path: bytes, enter: Callable[[int], None] | None = None) -> int:
     """Do what `open_in_root` does, one name at a time; `enter` is called on each directory on the way."""
     way = [os.dup(root)]
-    todo, links = path.split(b"/")[::-1], 0
+    todo, links, forgotten = path.split(b"/")[::-1], 0, False
     try:
         while True:
             if enter is not None:
@@ -59,13 +60,11 @@ def walk(root: int, path: bytes, enter: Callable[[int], None] | None = None) -> 
                 return os.dup(way[-1])
             name = todo.pop()
             if name == b"..":
-                _up(way)
+                _up(way, forgotten=forgotten)
                 continue
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=way[-1])
             if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                way.append(fd)
-                if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
+                forgotten = _down(way, fd, path) or forgotten
                 continue
             target = _target(fd)
             links += 1
@@ -74,13 +73,33 @@ def walk(root: int, path: bytes, enter: Callable[[int], None] | None = None) -> 
             if target.startswith(b"/"):
                 while len(way) > 1:
                     _up(way)
+                forgotten = False
             todo.extend(target.split(b"/")[::-1])
     finally:
         for fd in way:
             os.close(fd)
 
 
-def _up(way: list[int]) -> None:
+def _down(way: list[int], fd: int, path: bytes) -> bool:
+    """Go into the directory `fd`; of a way that is long the upper half is closed, which is told.
+
+    Only a link that leads up could ask for those again.
+    """
+    way.append(fd)
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
+    if len(way) <= _MOST_OPEN:
+        return False
+    upper = way[1 : len(way) // 2]
+    del way[1 : len(way) // 2]
+    for above in upper:
+        os.close(above)
+    return True
+
+
+def _up(way: list[int], *, forgotten: bool = False) -> None:
+    if forgotten and len(way) == 2:
+        raise OSError(errno.ELOOP, "too deep to find the way back up")
     if len(way) > 1:
         os.close(way.pop())
 

@@ -57,5 +57,5 @@ class Unlocked:
 
 
 def lacks_rights(info: os.stat_result, wanted: int = stat.S_IRWXU) -> bool:
-    """Tell whether this user owns the directory and yet lacks one of the rights `wanted`: to read, fill and enter it."""
+    """Tell whether this user owns the directory and yet lacks one of the rights in `wanted`."""
     return info.st_mode & wanted != wanted and info.st_uid == os.geteuid()
