@@ -9,7 +9,7 @@ ARGS =
 .PHONY: help test test-here test-others demo bench check format soak fuzz programs clean
 
 help:
-	@echo 'make demo    a tree of this machine goes in, runs as an image and a container, and comes back byte for byte'
+	@echo 'make demo    a tree of this machine goes in, becomes an image and a container, and comes back byte for byte'
 	@echo 'make test    all tests; ARGS="-k name" for some; the unit tests on every Python found'
 	@echo 'make check   format, lint and types only'
 	@echo 'make bench   the Go programs and ours, in turn, as ratios'
