@@ -22,14 +22,18 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from contextlib import ExitStack
 
-from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, join, opaque_key
+from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key
 from layerhold.tree.root import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    Name = tuple[bytes, bool, bool]
+    Found = tuple[bytes, int, bool]
 
 MODIFY, ADD, DELETE = 0, 1, 2
 
@@ -107,49 +111,43 @@ def hides_below(root: Root, lowers: Sequence[Root], opaque: bytes) -> Callable[[
     return _Layer(root, lowers, opaque).hides_below
 
 
-class Name:
-    """One name in a directory: `path` from the tree's root, and what is known of its type without asking again."""
-
-    __slots__ = ("is_directory", "is_special", "path")
-
-    def __init__(self, path: bytes, *, is_directory: bool, is_special: bool) -> None:
-        self.path = path
-        self.is_directory = is_directory
-        self.is_special = is_special  # no directory, no regular file, no link
-
-
-def walk(root: Root, prune: Callable[[Name], bool] | None = None) -> Iterator[Name]:
-    """Go through a tree, each directory before what is in it; not into those that `prune` says of."""
+def walk(root: Root) -> Iterator[Name]:
+    """Go through a tree, each directory before what is in it."""
     stack = [iter(listing(root, b""))]
     while stack:
         for name in stack[-1]:
             yield name
-            if name.is_directory and not (prune is not None and prune(name)):
-                stack.append(iter(listing(root, name.path)))
+            if name[1]:
+                stack.append(iter(listing(root, name[0])))
                 break
         else:
             stack.pop()
 
 
 def listing(root: Root, directory: bytes) -> list[Name]:
-    """Give what is in `directory`, by the bytes of the names."""
+    """Give what is in `directory`, by the bytes of the names.
+
+    Of each: its path from the tree's root, whether it is a directory, and whether it is neither that nor a regular file
+    or a link. The kernel tells so much without being asked for each.
+    """
+    above = directory + b"/" if directory else b""
+    encoding = sys.getfilesystemencoding()
+    found = []
     fd = root.open_directory(directory)
     try:
         with os.scandir(fd) as entries:
-            found = [
-                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False), _special(entry)) for entry in entries
-            ]
+            for entry in entries:
+                path = above + entry.name.encode(encoding, "surrogateescape")
+                is_directory = entry.is_dir(follow_symlinks=False)
+                is_special = not (is_directory or entry.is_file(follow_symlinks=False) or entry.is_symlink())
+                found.append((path, is_directory, is_special))
     finally:
         os.close(fd)
     found.sort()
-    return [Name(join(directory, name), is_directory=is_dir, is_special=special) for name, is_dir, special in found]
+    return found
 
 
-def _special(entry: os.DirEntry[str]) -> bool:
-    return not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink())
-
-
-def _with_parents(found: Iterator[tuple[bytes, int, bool]], *, also_modified: bool) -> Iterator[tuple[bytes, int]]:
+def _with_parents(found: Iterator[Found], *, also_modified: bool) -> Iterator[tuple[bytes, int]]:
     """List, before what was added or deleted, those directories above it that are not listed yet.
 
     Go does so for what was modified, too, when it compares whole trees.
@@ -175,9 +173,9 @@ def _above(directory: bytes) -> list[bytes]:
     return [b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def _everything(root: Root) -> Iterator[tuple[bytes, int, bool]]:
-    for name in walk(root):
-        yield name.path, ADD, name.is_directory
+def _everything(root: Root) -> Iterator[Found]:
+    for path, is_directory, _ in walk(root):
+        yield path, ADD, is_directory
 
 
 class _Layer:
@@ -189,11 +187,11 @@ class _Layer:
         # For each directory on the way: the lowers in which it is to be seen, nearest first.
         self._visible: dict[bytes, Sequence[Root]] = {b"": lowers}
 
-    def changes(self) -> Iterator[tuple[bytes, int, bool]]:
-        for name in walk(self._root):
-            kind = self._kind(name)
+    def changes(self) -> Iterator[Found]:
+        for path, is_directory, is_special in walk(self._root):
+            kind = DELETE if is_special and is_hidden(self._root.lstat(path)) else self._kind(path, is_directory)
             if kind is not None:
-                yield name.path, kind, name.is_directory
+                yield path, kind, is_directory
 
     def hides_below(self, path: bytes) -> bool:
         """Tell whether the directory `path` is opaque and there is something below that it hides."""
@@ -201,24 +199,21 @@ class _Layer:
         lowers = self._seen_from(directory)
         return self._is_opaque(self._root, path) and self._first(path, lowers) is not None
 
-    def _kind(self, name: Name) -> int | None:
-        path = name.path
+    def _kind(self, path: bytes, is_directory: bool) -> int | None:
         lowers = self._seen_from(path.rpartition(b"/")[0])
-        if name.is_special and is_hidden(self._root.lstat(path)):
-            return DELETE
         if not lowers:
-            if name.is_directory:
+            if is_directory:
                 self._visible[path] = ()
             return ADD
         below = self._first(path, lowers)
-        if name.is_directory:
+        if is_directory:
             opaque = self._is_opaque(self._root, path)
             self._visible[path] = () if opaque else self._visible_in(path, lowers)
             if opaque and below is not None:
                 return DELETE
         if below is None:
             return ADD
-        if name.is_directory and stat.S_ISDIR(below.st_mode) and _same_directory(below, self._root.lstat(path)):
+        if is_directory and stat.S_ISDIR(below.st_mode) and _same_directory(below, self._root.lstat(path)):
             return None
         return MODIFY
 
@@ -256,35 +251,34 @@ class _Layer:
         return root.xattrs(path, self._opaque.__eq__).get(self._opaque) == b"y"
 
 
-def _compared(old: Root, new: Root) -> Iterator[tuple[bytes, int, bool]]:
+def _compared(old: Root, new: Root) -> Iterator[Found]:
     """Walk two whole trees side by side."""
     stack = [_paired(old, new, b"")]
     while stack:
         for path, before, after in stack[-1]:
             if after is None:
                 yield path, DELETE, False
-            elif before is None:
-                yield path, ADD, after.is_directory
-                if after.is_directory:
-                    stack.append(_paired(None, new, path))
-                    break
+                continue
+            is_directory = after[1]
+            if before is None:
+                yield path, ADD, is_directory
             else:
                 one, other = old.lstat(path), new.lstat(path)
                 if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
                     continue
                 if _differ(old, new, path, one, other):
-                    yield path, MODIFY, after.is_directory
-                if after.is_directory:
-                    stack.append(_paired(old if before.is_directory else None, new, path))
-                    break
+                    yield path, MODIFY, is_directory
+            if is_directory:
+                stack.append(_paired(old if before is not None and before[1] else None, new, path))
+                break
         else:
             stack.pop()
 
 
 def _paired(old: Root | None, new: Root, directory: bytes) -> Iterator[tuple[bytes, Name | None, Name | None]]:
     """Give the names of a directory in both trees, in one order."""
-    before = {name.path: name for name in listing(old, directory)} if old is not None else {}
-    after = {name.path: name for name in listing(new, directory)}
+    before = {name[0]: name for name in listing(old, directory)} if old is not None else {}
+    after = {name[0]: name for name in listing(new, directory)}
     return iter([(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())])
 
 

@@ -95,8 +95,8 @@ def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _tree(writer: _Writer) -> Iterator[bytes]:
-    for name in walk(writer.root):
-        yield from writer.file(name.path, writer.root.lstat(name.path))
+    for path, _, _ in walk(writer.root):
+        yield from writer.file(path, writer.root.lstat(path))
 
 
 def _changed(writer: _Writer, changes: Iterable[Change]) -> Iterator[bytes]:
@@ -109,14 +109,14 @@ def _changed(writer: _Writer, changes: Iterable[Change]) -> Iterator[bytes]:
 
 
 def _layer(writer: _Writer, hides: Callable[[bytes], bool]) -> Iterator[bytes]:
-    for name in walk(writer.root):
-        info = writer.root.lstat(name.path)
-        if name.is_special and is_hidden(info):
-            yield writer.mark(whiteout_of(name.path), info, mtime=info.st_mtime_ns // 10**9)
+    for path, is_directory, is_special in walk(writer.root):
+        info = writer.root.lstat(path)
+        if is_special and is_hidden(info):
+            yield writer.mark(whiteout_of(path), info, mtime=info.st_mtime_ns // 10**9)
             continue
-        yield from writer.file(name.path, info)
-        if name.is_directory and hides(name.path):
-            yield writer.mark(opaque_of(name.path), info, mode=stat.S_IMODE(info.st_mode) & 0o777)
+        yield from writer.file(path, info)
+        if is_directory and hides(path):
+            yield writer.mark(opaque_of(path), info, mode=stat.S_IMODE(info.st_mode) & 0o777)
 
 
 class _Writer:

@@ -64,6 +64,8 @@ def _compression(given: Given) -> int | None:
 def _quoted(path: bytes) -> str:
     """Quote a path as Go's `%q` does: printable characters as they are, the rest escaped."""
     text = path.decode("utf-8", "surrogateescape")
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     return '"' + "".join(_escaped(sign) for sign in text) + '"'
 
 
