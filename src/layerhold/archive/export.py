@@ -18,6 +18,7 @@ import os
 import stat
 import time
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 
 from layerhold.archive.changes import DELETE, hides_below, walk
 from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key, opaque_of, whiteout_of
@@ -180,7 +181,7 @@ class _Writer:
 
     def _xattrs(self, path: bytes) -> dict[bytes, bytes]:
         found = self.root.xattrs(path, _is_kept)
-        if any(b"=" in key for key in found):
+        if found and any(b"=" in key for key in found):
             raise StorageError(f'"{os.fsdecode(path)}": a tar cannot hold an attribute with "=" in its name')
         return found
 
@@ -263,6 +264,13 @@ def _block(
 ) -> bytes:
     """Put a header block together (POSIX.1-1988 ustar)."""
     head = name.ljust(100, b"\0") + numbers
+    tail, tail_sum = _tail(kind, target, devices, prefix)
+    return b"%b%06o\0 %b" % (head, sum(head) + tail_sum + 8 * 0x20, tail)
+
+
+@lru_cache(maxsize=64)
+def _tail(kind: bytes, target: bytes, devices: bytes, prefix: bytes) -> tuple[bytes, int]:
+    """Give what follows the checksum, and its share of it: mostly the same for each file."""
     tail = b"%b%bustar\x0000%b%b%b" % (
         kind,
         target.ljust(100, b"\0"),
@@ -270,7 +278,7 @@ def _block(
         devices.ljust(16, b"\0"),
         prefix.ljust(167, b"\0"),
     )
-    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + 8 * 0x20, tail)
+    return tail, sum(tail)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
@@ -293,7 +301,8 @@ def _cut(text: bytes) -> bytes:
 
     Where the cut leaves a slash at the end, the slash goes: old readers take such a file for a directory.
     """
-    text = _ascii(text)
+    if not text.isascii():
+        text = _ascii(text)
     if len(text) <= 100:
         return text
     kept = text[:100].rstrip(b"/")
