@@ -6,8 +6,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "clean", "climbs"]
 
+_SLASH = ord("/")
+_ODD_STARTS = frozenset((b"", b"/", b"."))
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
@@ -39,3 +41,32 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"Entry({self.name!r}, kind={self.kind!r}, size={self.size})"
+
+
+def clean(name: bytes) -> bytes:
+    """Take a name as a path below the root, as Go's `path.Clean("/" + name)` would, without the slash in front."""
+    # `find`, since `in` takes four times as long for bytes.
+    if name.startswith(b"./"):
+        name = name[2:]
+    if name.find(b"/.") < 0 and name.find(b"//") < 0 and name[:1] not in _ODD_STARTS:
+        return name[:-1] if name[-1] == _SLASH else name
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def climbs(name: bytes) -> bool:
+    """Tell whether a name leads above the root by "..", whatever there is on the way."""
+    depth = 0
+    for part in name.split(b"/"):
+        if part == b"..":
+            depth -= 1
+            if depth < 0:
+                return True
+        elif part not in (b"", b"."):
+            depth += 1
+    return False

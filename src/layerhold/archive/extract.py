@@ -29,6 +29,7 @@ import os
 import stat
 from contextlib import suppress
 
+from layerhold.archive.entry import clean, climbs
 from layerhold.archive.refusals import explained, not_permitted, refused, unowned
 from layerhold.archive.whiteouts import (
     ERASE,
@@ -417,30 +418,6 @@ class Extractor:
                 return
             raise not_permitted(entry, f"this user may not set the attribute {name}") from error
         raise OSError(error.errno, f"attribute {name}: {error.strerror}", os.fsdecode(entry.name)) from error
-
-
-def clean(name: bytes) -> bytes:
-    """Give the path from the root that a name means, as a `chroot` would take it (without following links)."""
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            del parts[-1:]
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
-
-
-def climbs(name: bytes) -> bool:
-    """Tell whether a name leads above the root by "..", whatever there is on the way."""
-    depth = 0
-    for part in name.split(b"/"):
-        if part == b"..":
-            depth -= 1
-            if depth < 0:
-                return True
-        elif part not in (b"", b"."):
-            depth += 1
-    return False
 
 
 def _times(entry: Entry) -> tuple[int, int]:

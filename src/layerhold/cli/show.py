@@ -7,7 +7,7 @@ from layerhold.errors import SizeUnknown, StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
     from layerhold.cli.flags import Given
@@ -47,13 +47,7 @@ def layers(store: Store, _arguments: Sequence[str], given: Given) -> int:
 
 def layer(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Show layers."""
-    found = _found(store.layers, arguments)
-    if given.yes("json"):
-        output.json_records(found)
-    else:
-        for one in found:
-            _show_layer(one)
-    return 0 if len(found) == len(arguments) else 1
+    return _show(store.layers, arguments, given, _show_layer)
 
 
 def images(store: Store, _arguments: Sequence[str], given: Given) -> int:
@@ -79,13 +73,7 @@ def by_digest(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def image(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Show images."""
-    found = _found(store.images, arguments)
-    if given.yes("json"):
-        output.json_records(found)
-    else:
-        for one in found:
-            _show_image(one)
-    return 0 if len(found) == len(arguments) else 1
+    return _show(store.images, arguments, given, _show_image)
 
 
 def containers(store: Store, _arguments: Sequence[str], given: Given) -> int:
@@ -102,13 +90,7 @@ def containers(store: Store, _arguments: Sequence[str], given: Given) -> int:
 
 def container(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Show containers."""
-    found = _found(store.containers, arguments)
-    if given.yes("json"):
-        output.json_records(found)
-    else:
-        for one in found:
-            _show_container(store, one)
-    return 0 if len(found) == len(arguments) else 1
+    return _show(store.containers, arguments, given, lambda one: _show_container(store, one))
 
 
 _BASE = "(base)"
@@ -170,8 +152,15 @@ def _notes(layer: Layer, uses: _Uses) -> Iterator[str]:
             yield f"{kind} name: {name}"
 
 
-def _found(collection: Collection[Any, T], refs: Sequence[str]) -> list[T]:
-    return [item for ref in refs if (item := collection.get(ref)) is not None]
+def _show(collection: Collection[Any, T], refs: Sequence[str], given: Given, show: Callable[[T], None]) -> int:
+    """Show the items that there are of `refs`; the status tells whether there were all of them."""
+    found = [item for ref in refs if (item := collection.get(ref)) is not None]
+    if given.yes("json"):
+        output.json_records(found)
+    else:
+        for item in found:
+            show(item)
+    return 0 if len(found) == len(refs) else 1
 
 
 def _show_layer(layer: Layer) -> None:

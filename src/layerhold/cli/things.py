@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from layerhold.cli.flags import Given
-    from layerhold.collection import Item
+    from layerhold.collection import Collection, Item
     from layerhold.store import Store
 
 
@@ -95,26 +95,12 @@ def delete(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def delete_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Remove layers."""
-
-    def remove(ref: str) -> None:
-        layer = store.layers.get(ref)
-        if layer is None:
-            raise NotALayer(ref)
-        layer.delete()
-
-    return _each(arguments, given, remove)
+    return _each(arguments, given, _removal(store.layers, NotALayer))
 
 
 def delete_container(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Remove containers and their layers."""
-
-    def remove(ref: str) -> None:
-        container = store.containers.get(ref)
-        if container is None:
-            raise NotAContainer(ref)
-        container.delete()
-
-    return _each(arguments, given, remove)
+    return _each(arguments, given, _removal(store.containers, NotAContainer))
 
 
 def delete_image(store: Store, arguments: Sequence[str], given: Given) -> int:
@@ -155,6 +141,18 @@ def _rename(store: Store, ref: str, given: Given, change: Callable[[Item[Any], S
     if given.yes("json"):
         output.json(list(item.names) or None)
     return 0
+
+
+def _removal(collection: Collection[Any, Any], unknown: type[NotFound]) -> Callable[[str], None]:
+    """Give the removal of one item of a kind, which raises `unknown` for what is not of it."""
+
+    def remove(ref: str) -> None:
+        item = collection.get(ref)
+        if item is None:
+            raise unknown(ref)
+        item.delete()
+
+    return remove
 
 
 def _each(refs: Sequence[str], given: Given, remove: Callable[[str], None]) -> int:

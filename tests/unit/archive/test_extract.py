@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from layerhold.archive.apply import Applied, apply
-from layerhold.archive.extract import ERASE, OVERLAY_MARKS, clean, climbs
+from layerhold.archive.entry import clean, climbs
+from layerhold.archive.extract import ERASE, OVERLAY_MARKS
 from layerhold.errors import NotPermitted, RefusedEntry, StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
 
