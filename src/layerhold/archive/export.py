@@ -190,7 +190,8 @@ class _Writer:
         try:
             left = size
             while left:
-                block = os.read(fd, min(_READ, left + 1))  # one more, to see whether the file has grown
+                # One byte more at the end, to see whether the file has grown.
+                block = os.read(fd, _READ if left > _READ else left + 1)
                 if not block or len(block) > left:
                     raise DamagedLayer(f'"{os.fsdecode(path)}" changed its size while it was read')
                 left -= len(block)

@@ -302,7 +302,7 @@ def test_an_owner_that_the_maps_do_not_cover_is_an_error_but_not_for_whiteouts(t
 # -- what cannot be written
 
 
-@pytest.mark.parametrize("size", [1, 512, (2 << 20) - 1])
+@pytest.mark.parametrize("size", [1, 512, 1 << 20, (2 << 20) - 1, (1 << 20) + 1])
 @pytest.mark.parametrize("by", [-1, 1])
 def test_a_file_that_changes_its_size_is_an_error(
     size: int, by: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
