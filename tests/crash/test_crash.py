@@ -17,7 +17,7 @@ from tests.crash.scenarios import Scenario
 from tests.crash.sweep import PYTHONPATH, ROOT, Template, moments, sweep
 
 pytestmark = [pytest.mark.root, pytest.mark.compat]
-RANDOM_KILLS = 20  # for each driver
+RANDOM_KILLS = 40  # for each driver
 
 
 @pytest.fixture(autouse=True)
