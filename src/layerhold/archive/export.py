@@ -190,10 +190,10 @@ class _Writer:
         try:
             left = size
             while left:
-                # One byte more at the end, to see whether the file has grown.
-                block = os.read(fd, _READ if left > _READ else left + 1)
-                if not block or len(block) > left:
-                    raise DamagedLayer(f'"{os.fsdecode(path)}" changed its size while it was read')
+                # What a file grows by meanwhile, as a log of a running container does, is left for the next diff.
+                block = os.read(fd, min(_READ, left))
+                if not block:
+                    raise DamagedLayer(f'"{os.fsdecode(path)}" became shorter while it was read')
                 left -= len(block)
                 yield block
         finally:

@@ -302,21 +302,34 @@ def test_an_owner_that_the_maps_do_not_cover_is_an_error_but_not_for_whiteouts(t
 # -- what cannot be written
 
 
-@pytest.mark.parametrize("size", [1, 512, 1 << 20, (2 << 20) - 1, (1 << 20) + 1])
-@pytest.mark.parametrize("by", [-1, 1])
-def test_a_file_that_changes_its_size_is_an_error(
-    size: int, by: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tree = make(tmp_path / "t", {"d/f": b"x" * size})
+SIZES = [1, 512, 1 << 20, (2 << 20) - 1, (1 << 20) + 1]
+
+
+def changing(tree: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give files in `tree` another size between the look at them and their opening."""
     opened = Root.open_file
 
     def changed(root: Root, path: bytes) -> int:
-        os.truncate(tree / os.fsdecode(path), size + by)
+        os.truncate(tree / os.fsdecode(path), size)
         return opened(root, path)
 
     monkeypatch.setattr(Root, "open_file", changed)
-    with pytest.raises(DamagedLayer, match='"d/f" changed its size while it was read'):
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_that_shrinks_is_an_error(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make(tmp_path / "t", {"d/f": b"x" * size})
+    changing(tree, size - 1, monkeypatch)
+    with pytest.raises(DamagedLayer, match='"d/f" became shorter while it was read'):
         written(tree)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_that_grows_is_cut(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make(tmp_path / "t", {"d/f": b"x" * size})
+    before = written(tree)
+    changing(tree, size + 1, monkeypatch)
+    assert written(tree)[1024 : 1024 + size] == before[1024 : 1024 + size] == b"x" * size
 
 
 def test_an_attribute_that_no_record_can_name_is_an_error(tmp_path: Path) -> None:
