@@ -22,8 +22,11 @@ from layerhold.values import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Self
 
 _SYSTEM_FILES = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
+
+_IMAGE_STORES = ("imagestore", "additionalimagestore")
 
 # Keys of [storage.options] that become driver options of the same name.
 _GENERAL_OPTIONS = ("size", "skip_mount_home", "mount_program", "mountopt", "ignore_chown_errors", "force_mask")
@@ -34,13 +37,34 @@ _DRIVER_TABLES = {
 
 
 class Config(Value):
-    """The settings of a store. `notes` are sentences for the user about what was passed over."""
+    """The settings of a store.
+
+    `driver` is "" if any will do. `options` are the driver's, `key=value`, without those that name additional image
+    stores: these are `additional_image_stores`, whatever driver is chosen. `driver_options_shown` has both, as given.
+    `imagestore` is the root for images if that is not `graphroot`, else "". `remap_*` are ranges (`0:1000:1`, several
+    with commas) and names in /etc/subuid and /etc/subgid for the ID maps of layers that are given none. `auto_userns_*`
+    are counts of IDs. `pull_options` and `disable_volatile` are for whoever pulls images and makes containers. `notes`
+    are sentences for the user, about what was passed over.
+    """
 
     graphroot: str
     runroot: str
+    imagestore: str = ""
     driver: str = ""
     driver_priority: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    driver_options_shown: tuple[str, ...] = ()
+    additional_image_stores: tuple[str, ...] = ()
+    transient_store: bool = False
+    remap_uids: str = ""
+    remap_gids: str = ""
+    remap_user: str = ""
+    remap_group: str = ""
+    auto_userns_user: str = ""
+    auto_userns_min_size: int = 1024
+    auto_userns_max_size: int = 65536
+    pull_options: Mapping[str, str] = {}
+    disable_volatile: bool = False
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -63,12 +87,33 @@ class Config(Value):
             found = _from_files(os.environ if env is None else env)
         if graphroot is None and runroot is None and not driver and not options:
             return found
-        return cls(
-            graphroot=_absolute(graphroot, found.graphroot),
-            runroot=_absolute(runroot, found.runroot),
-            driver=driver or "",
-            options=tuple(options or ()),
+        roots = cls(graphroot=_absolute(graphroot, found.graphroot), runroot=_absolute(runroot, found.runroot))
+        return roots.with_driver(driver or "", options or ())
+
+    def with_driver(self, driver: str, options: Sequence[str]) -> Self:
+        """Make these settings with another driver ("": any will do) and driver options (`key=value`)."""
+        rest, stores = image_stores(options, driver)
+        return self.replace(
+            driver=driver, options=rest, driver_options_shown=tuple(options), additional_image_stores=stores
         )
+
+
+def image_stores(options: Sequence[str], driver: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Take the additional image stores out of driver options: (the other options, the roots of these stores).
+
+    They come as `imagestore` or `additionalimagestore`, bare, with the driver's name and a dot before it, or just the
+    dot; a value is one root, or several with commas. If `driver` is "" every driver's are taken.
+    """
+    rest: list[str] = []
+    stores: list[str] = []
+    for option in options:
+        key, found, value = option.partition("=")
+        prefix, _, name = key.lower().rpartition(".")
+        if found and name in _IMAGE_STORES and (not (prefix and driver) or prefix in (driver, f"{driver}2")):
+            stores += filter(None, value.split(","))
+        else:
+            rest.append(option)
+    return tuple(rest), tuple(stores)
 
 
 def parse_storage_conf(text: str, name: str) -> Config:
@@ -106,13 +151,9 @@ def _from_files(env: Mapping[str, str]) -> Config:
                 notes.append(f"{path}: {key} {root} is passed over, since this user cannot write it")
         if notes:
             graphroot, runroot = "", ""
-    return found.replace(
-        graphroot=graphroot or home[0],
-        runroot=runroot or home[1],
-        driver=env.get("STORAGE_DRIVER") or found.driver,
-        options=tuple(filter(None, env["STORAGE_OPTS"].split(","))) if env.get("STORAGE_OPTS") else found.options,
-        notes=tuple(notes),
-    )
+    options = tuple(filter(None, env["STORAGE_OPTS"].split(","))) if env.get("STORAGE_OPTS") else found.options
+    roots = found.replace(graphroot=graphroot or home[0], runroot=runroot or home[1], notes=tuple(notes))
+    return roots.with_driver(env.get("STORAGE_DRIVER") or found.driver, options)
 
 
 def _file(env: Mapping[str, str]) -> str:

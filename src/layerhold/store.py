@@ -183,7 +183,7 @@ class Store:
             ("Root", self.config.graphroot),
             ("Run Root", self.config.runroot),
             ("Driver Name", self.driver.name),
-            ("Driver Options", f"[{' '.join(self.config.options)}]"),
+            ("Driver Options", f"[{' '.join(self.config.driver_options_shown or self.config.options)}]"),
             *self.driver.describe(),
         ]
 

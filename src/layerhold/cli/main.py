@@ -121,7 +121,7 @@ def _with_settings(given: Given, config: Config) -> Given:
         "graph": [config.graphroot],
         "run": [config.runroot],
         "storage-driver": [config.driver],
-        "storage-opt": config.options,
+        "storage-opt": config.driver_options_shown,
     }
     return Given({**settings, "debug": given.all("debug")})
 
@@ -138,12 +138,8 @@ def _open(given: Given, config: Config | None) -> Store:
             options=given.all("storage-opt") or None,
         )
     else:
-        config = config.replace(
-            graphroot=os.path.abspath(given.get("graph")),
-            runroot=os.path.abspath(given.get("run")),
-            driver=given.get("storage-driver"),
-            options=tuple(given.all("storage-opt")),
-        )
+        roots = config.replace(graphroot=os.path.abspath(given.get("graph")), runroot=os.path.abspath(given.get("run")))
+        config = roots.with_driver(given.get("storage-driver"), given.all("storage-opt"))
     for note in config.notes:
         complain(note)
     return Store.open(config)
