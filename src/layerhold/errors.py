@@ -36,6 +36,12 @@ class LayerUnknown(NotFound):  # noqa: D101
     sentence = "layer not known"
 
 
+class LayerWithoutFiles(LayerUnknown):
+    """The driver has no files of layer `ref`. The text says where they would be, as the system would say it."""
+
+    sentence = "no such file or directory"
+
+
 class ImageUnknown(NotFound):  # noqa: D101
     sentence = "image not known"
 

@@ -315,11 +315,14 @@ class Layer(Item["LayerRecord"]):
 
     @staticmethod
     def _reference(layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> str | None:
-        """The ID of the layer to compare with: one that is not known stands for the parent, as in the Go library."""
+        """The ID of the layer to compare with: one that is not known stands for the parent, as in the Go library.
+
+        If there is no parent it stands for itself, and the driver says that it has no files of it.
+        """
         if isinstance(against, Layer):
             return against.id
         found = layers.find(against) if against else None
-        return found.id if found else record.parent or None
+        return found.id if found else record.parent or against or None
 
     def _is_parent(self, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> bool:
         return self._reference(layers, record, against) == (record.parent or None)

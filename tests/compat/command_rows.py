@@ -507,6 +507,7 @@ ROWS: dict[str, str] = {
         changes no-such-layer
         changes -j no-such-layer
         changes top no-such-layer
+        changes base no-such-layer
         changes box
         changes 2222 1111
         """,
@@ -528,6 +529,8 @@ ROWS: dict[str, str] = {
         diff -u box
         diff -f {files}/no-such-dir/x top
         diff -u -f {out}/diff no-such-layer
+        diff -u top no-such-layer
+        diff -u base no-such-layer
         """,
     "diffsize": """
         diffsize base
@@ -538,6 +541,7 @@ ROWS: dict[str, str] = {
         diffsize shared
         diffsize no-such-layer
         diffsize top no-such-layer
+        diffsize base no-such-layer
         diffsize box
         """,
     "status": """

@@ -99,7 +99,7 @@ class Driver(Protocol):
     """Where the files of layers are.
 
     `id` is a full layer ID. One that cannot be a layer's (see `is_safe`) has no files: it is not removed, unmounted or
-    found, and what needs files raises InvalidID; LayerUnknown if there are none of a layer that could be there.
+    found, and what needs files raises InvalidID; LayerWithoutFiles if there are none of a layer that could be there.
     """
 
     name: str

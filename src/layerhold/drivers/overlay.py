@@ -25,7 +25,7 @@ from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.durable import settle
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
-from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerUnknown
+from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside
 
@@ -250,7 +250,7 @@ class OverlayDriver:
     def _diff(self, id: str) -> str:
         path = os.path.join(self.path(id), "diff")
         if not os.path.isdir(path):
-            raise LayerUnknown(id, f"the driver has no directory {path}")
+            raise LayerWithoutFiles(id, f"faccessat {path if os.path.isdir(self.path(id)) else self.path(id)}")
         return path
 
     # --- mounting

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
 from layerhold.drivers.durable import settle
 from layerhold.drivers.options import parse
-from layerhold.errors import DriverError, InvalidID, LayerUnknown
+from layerhold.errors import DriverError, InvalidID, LayerWithoutFiles
 from layerhold.tree.files import make_dirs, move, sync_tree
 from layerhold.tree.trash import Aside
 
@@ -148,7 +148,7 @@ class VfsDriver:
     def _there(self, id: str) -> str:
         path = self.path(id)
         if not os.path.isdir(path):
-            raise LayerUnknown(id, f"the driver has no directory {path}")
+            raise LayerWithoutFiles(id, f"stat {path}")
         return path
 
 
