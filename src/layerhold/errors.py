@@ -208,6 +208,38 @@ class IncompleteOptions(BadConfig):  # noqa: D101
     sentence = "missing necessary StoreOptions"
 
 
+class InvalidMappings(StorageError, ValueError):
+    """Maps of IDs that cannot be used. The context names the range."""
+
+    sentence = "invalid mappings specified"
+
+
+class MalformedMappings(InvalidMappings):
+    """A text that should be a map of IDs is none."""
+
+    def __str__(self) -> str:
+        return self.context or self.sentence
+
+
+class NoSubIds(StorageError):
+    """A file of subordinate IDs cannot be read as one, or has nothing for a name. `path` is the file."""
+
+    sentence = "no ranges of subordinate IDs"
+
+    def __init__(self, path: str, context: str, *, hint: str = "") -> None:
+        self.path = path
+        super().__init__(context, hint=hint)
+
+    def __str__(self) -> str:
+        return self.context
+
+
+class NoAvailableIDs(StorageError):
+    """Too few IDs are unused for another user namespace."""
+
+    sentence = "not enough unused IDs in user namespace"
+
+
 class DriverError(StorageError):
     """The storage driver cannot do what was asked."""
 
@@ -228,3 +260,26 @@ class NotPermitted(StorageError, PermissionError):
     """This user may not do it. The hint says what would help."""
 
     sentence = "not permitted"
+
+
+def quoted(text: str) -> str:
+    """Give a text as Go's `%q` puts it into a sentence: printable characters as they are, the rest escaped."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(sign: str) -> str:
+    code = ord(sign)
+    if sign in _SHORT:
+        return _SHORT[sign]
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if sign.isprintable():
+        return sign
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_SHORT = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip

@@ -157,7 +157,7 @@ def test_owners_are_mapped_as_go_maps_them() -> None:
         assert tar(place, place.ours, id) == tar(place, place.go, id)
         (place.root / "overlay" / id / "diff/foreign").write_text("")
         done = place.ours("diff", "-u", "-f", "/dev/null", id, check=False)
-        assert (done.returncode, "Host ID 0 cannot be mapped to a container ID" in done.stderr) == (1, True)
+        assert (done.returncode, "host ID 0 cannot be mapped to a container ID" in done.stderr) == (1, True)
 
 
 def tar(place: Place, run: Callable[..., stores.Answer], id: str) -> list[tuple[bytes, bytes]]:

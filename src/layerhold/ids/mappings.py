@@ -5,12 +5,15 @@ An empty list of ranges is the identity. What no range covers is an error, never
 
 from __future__ import annotations
 
-from layerhold.errors import StorageError
+from layerhold.errors import InvalidMappings, StorageError
 from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+# (uid_t)-1 means "nobody": chown(2) takes it for "leave it as it is", so it can be no one's ID.
+END = 2**32 - 1
 
 
 class IdRange(Value):
@@ -19,6 +22,9 @@ class IdRange(Value):
     container: int
     host: int
     size: int
+
+    def __str__(self) -> str:
+        return f"{self.container}:{self.host}:{self.size}"
 
 
 class IdMappings(Value):
@@ -44,6 +50,33 @@ class IdMappings(Value):
         """Give the container's root, as the host sees it."""
         return self.to_host(0, 0)
 
+    def outside(self, uids: Iterable[int], gids: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give those of these host IDs that nobody in the container has, sorted, each once."""
+        return _outside(self.uids, uids), _outside(self.gids, gids)
+
+    def lines(self) -> tuple[str, str]:
+        """Give both maps as the kernel reads them: lines of `<container> <host> <size>`."""
+        return _lines(self.uids), _lines(self.gids)
+
+
+def refuse_unusable(ranges: Sequence[IdRange], name: str) -> None:
+    """Raise InvalidMappings if a range is empty, has numbers that are no IDs, or overlaps another on either side.
+
+    The kernel refuses such maps, too; `name` says what kind they are, for the error.
+    """
+    for span in ranges:
+        if span.size <= 0:
+            raise InvalidMappings(f"{name} {span}: it has no IDs")
+        if min(span.container, span.host) < 0 or max(span.container, span.host) + span.size > END:
+            raise InvalidMappings(f"{name} {span}: IDs are numbers from 0 to {END - 1}")
+    from itertools import pairwise
+
+    for side in ("container", "host"):
+        ordered = sorted(ranges, key=lambda span: int(getattr(span, side)))
+        for before, after in pairwise(ordered):
+            if getattr(before, side) + before.size > getattr(after, side):
+                raise InvalidMappings(f"{name} {before} and {after}: they overlap on the side of the {side}")
+
 
 def _to_host(ranges: Sequence[IdRange], id: int) -> int:
     if not ranges:
@@ -51,7 +84,7 @@ def _to_host(ranges: Sequence[IdRange], id: int) -> int:
     for span in ranges:
         if span.container <= id < span.container + span.size:
             return span.host + id - span.container
-    raise StorageError(f"Container ID {id} cannot be mapped to a host ID")
+    raise StorageError(f"container ID {id} cannot be mapped to a host ID")
 
 
 def _to_container(ranges: Sequence[IdRange], id: int) -> int:
@@ -60,4 +93,15 @@ def _to_container(ranges: Sequence[IdRange], id: int) -> int:
     for span in ranges:
         if span.host <= id < span.host + span.size:
             return span.container + id - span.host
-    raise StorageError(f"Host ID {id} cannot be mapped to a container ID")
+    raise StorageError(f"host ID {id} cannot be mapped to a container ID")
+
+
+def _outside(ranges: Sequence[IdRange], ids: Iterable[int]) -> tuple[int, ...]:
+    if not ranges:
+        return ()
+    return tuple(sorted({id for id in ids if not any(span.host <= id < span.host + span.size for span in ranges)}))
+
+
+def _lines(ranges: Sequence[IdRange]) -> str:
+    spans = ranges or (IdRange(container=0, host=0, size=END),)
+    return "".join(f"{span.container} {span.host} {span.size}\n" for span in spans)

@@ -295,7 +295,7 @@ def test_an_owner_that_the_maps_do_not_cover_is_an_error_but_not_for_whiteouts(t
     gone = make(tmp_path / "gone", {"gone": WHITEOUT})
     ((entry, _),) = tars.read(written(gone, deletions=OVERLAY_MARKS, lowers=(), mappings=nobody))
     assert (entry.name, entry.uid, entry.gid) == (b".wh.gone", 0, 0)
-    with pytest.raises(StorageError, match=rf'"d": Host ID {os.getuid()} cannot be mapped to a container ID'):
+    with pytest.raises(StorageError, match=rf'"d": host ID {os.getuid()} cannot be mapped to a container ID'):
         written(make(tmp_path / "t", {"d/f": b""}), mappings=nobody)
 
 

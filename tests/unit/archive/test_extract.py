@@ -425,7 +425,7 @@ def test_owners_are_mapped(tmp_path: Path) -> None:
     }
     assert owners == {"a": (100_000, 200_000), "a/f": (100_005, 200_006), "a/l": (100_007, 200_008)}
     (tmp_path / "u").mkdir()
-    with pytest.raises(RefusedEntry, match="Container ID 5000 cannot be mapped to a host ID"):
+    with pytest.raises(RefusedEntry, match="container ID 5000 cannot be mapped to a host ID"):
         apply(io.BytesIO(tar(member("f", uid=5000))), str(tmp_path / "u"), deletions=ERASE, mappings=mappings)
 
 
