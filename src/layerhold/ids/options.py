@@ -53,8 +53,8 @@ def parse_mappings(
     """Read the maps of users and of groups: those of `files` for two names, then those written out. None: none at all.
 
     A name that is not given is the other name. `mirror` says the same of the lists that are written out, as Go's
-    library does it; the flags of the command stand each for itself. `user` (uid, gid) is who becomes the container's root where
-    no maps are given: nobody else is an ordinary user's to map. Raises InvalidMappings, NoSubIds, OSError.
+    library does it; the flags of the command stand each for itself. `user` (uid, gid) is who becomes the container's
+    root where no maps are given: nobody else is an ordinary user's to map. Raises InvalidMappings, NoSubIds, OSError.
     """
     user_name, group_name = subuidmap or subgidmap, subgidmap or subuidmap
     if mirror:
