@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "layerhold"
 # The layers of docs/architecture.md. A name is a module or a whole subpackage of layerhold.
 LAYERS = (
     ("values", "linux", "digests", "errors"),
-    ("tree", "ids", "lock"),
+    ("tree", "ids", "lock", "labels"),
     ("archive", "records"),
     ("drivers", "config"),
     (

@@ -189,6 +189,19 @@ class RefusedEntry(BadArchive):
         return self.context
 
 
+class BadLabel(StorageError, ValueError):
+    """A SELinux label, or an option for one, cannot be used. `label` is what was given."""
+
+    sentence = "bad SELinux label"
+
+    def __init__(self, label: str, context: str, *, hint: str = "") -> None:
+        self.label = label
+        super().__init__(context, hint=hint)
+
+    def __str__(self) -> str:
+        return self.context
+
+
 class LockOrder(StorageError):
     """Locks were asked for out of order, or the same one twice in a thread: a mistake in the calling program."""
 

@@ -97,6 +97,8 @@ ROWS: dict[str, str] = {
         create-layer -r -i {missing} top ; layer {missing}
         create-layer --name=new --id={missing} ; layer new
         create-layer -i x ; layer x
+        create-layer -i {missing} -l system_u:object_r:container_file_t:s0:c1,c2 base ; layer -j {missing} ; layers -j
+        create-layer -i {missing} --label nonsense ; layer -j {missing}
         create-layer -n
         create-layer -n ""
         create-layer -j -i {missing} -n <config

@@ -21,7 +21,7 @@ from layerhold.drivers.base import ERASE, OVERLAY_MARKS, MountOptions
 from layerhold.drivers.choose import open_driver
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.errors import BadConfig, DriverError, DriverNotSupported
-from layerhold.linux import mounts
+from layerhold.linux import mounts, selinux
 from tests import stores
 from tests.drivers.conftest import Bench
 
@@ -211,6 +211,25 @@ def test_error_has_the_kernels_words(overlay: Bench) -> None:
     with pytest.raises(DriverError, match="Unknown parameter 'nonsense'"):
         overlay.driver.mount("base", MountOptions(options=("nonsense=1",)))
     assert not overlay.driver.is_mounted("base")
+
+
+def test_a_label_is_an_option_of_the_mount_where_selinux_is_on(overlay: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    made: list[overlay_mount.MountSpec] = []
+    monkeypatch.setattr(overlay_mount, "mount", made.append)
+    overlay.new("base")
+    for on in (False, True):
+        monkeypatch.setattr(selinux, "enabled", lambda on=on: on)
+        overlay.driver.mount("base", MountOptions(label=label))
+    off, on_ = (overlay_mount.option_string(spec) for spec in made)
+    assert on_ == f'{off},context="{label}"'
+
+
+def test_a_label_is_no_matter_where_selinux_is_off(overlay: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selinux, "enabled", lambda: False)
+    overlay.new("base", tree={"file": b"1"})
+    with mounted(overlay, "base", MountOptions(label="system_u:object_r:container_file_t:s0:c1,c2")) as top:
+        assert os.listdir(top) == ["file"]
 
 
 def test_a_volatile_mount_can_be_followed_by_others(overlay: Bench) -> None:

@@ -130,6 +130,7 @@ class OverlayDriver:
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
         from layerhold.drivers import overlay_mount
+        from layerhold.labels import mount_option
 
         self._refuse_mount_program()
         merged = os.path.join(self.path(id), "merged")
@@ -142,8 +143,8 @@ class OverlayDriver:
         remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
         if options.volatile and self._probe.volatile():
             wanted.append("volatile")
-        if options.label:
-            wanted.append(f'context="{options.label}"')
+        if labelled := mount_option(options.label):
+            wanted.append(labelled)
         spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=options.read_only)
         overlay_mount.mount(spec)
         return merged

@@ -10,6 +10,11 @@ def mount_points() -> set[str]:
     return {point for point, _kind in _mounts()}
 
 
+def points_of(kind: str) -> list[str]:
+    """List where file systems of a kind ("selinuxfs") are mounted."""
+    return [point for point, found in _mounts() if found == kind]
+
+
 def filesystem_of(path: str) -> str:
     """Name the kind of file system that `path` is on ("ext4"), or "" if its mount cannot be seen from here."""
     path = os.path.realpath(path)

@@ -1,0 +1,295 @@
+"""SELinux labels of containers: which a new one gets, how a mount is given one, and files.
+
+A label is `user:role:type:level`. All containers have the same user, role and type; the level tells them apart: two
+categories, `s0:c12,c345`, that no other container of the store has. A process may touch only what has its own
+categories, so the mount of a container's layer gets the same two, and one container cannot reach into another.
+
+Where SELinux is off, all of this does nothing and says nothing: labels that are recorded stay recorded, and mounts do
+without. The facts (files, keys, ranges) are those of github.com/opencontainers/selinux.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from layerhold.errors import BadLabel
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+_CONTEXTS = "/usr/share/containers/selinux/contexts"  # before the policy's own
+_ETC = "/etc/selinux"
+_CATEGORIES = 1024
+# The two last: a container that SELinux does not confine. No other may have them.
+_UNCONFINED = f"s0:c{_CATEGORIES - 2},c{_CATEGORIES - 1}"
+_KEYS = ("user", "role", "type", "level", "filetype")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_OPEN = 100  # directories at once
+_OF_FILES = {"user": "user", "level": "level", "filetype": "type"}
+_DRAWS = 1000  # of the half a million pairs; a store has few of them in use
+
+
+class Labels(Value):
+    """The label of a container's processes, and that of its mounts; "" is none."""
+
+    process: str = ""
+    mount: str = ""
+
+
+class _Context(Value):
+    """A label, taken apart."""
+
+    user: str
+    role: str
+    type: str
+    level: str = ""
+
+    def __str__(self) -> str:
+        return ":".join(part for part in (self.user, self.role, self.type, self.level) if part)
+
+
+def _context(label: str) -> _Context:
+    parts = label.split(":", 3)
+    if len(parts) < 3:
+        raise BadLabel(label, f'bad label "{label}": a label is user:role:type, and mostly :level')
+    return _Context(user=parts[0], role=parts[1], type=parts[2], level="".join(parts[3:]))
+
+
+# --- mounts
+
+
+def mount_option(label: str) -> str:
+    """Give the option that labels all files of a mount, or "" if there is no label, or where SELinux is off.
+
+    The kernel takes quotes away and does not end the option at a comma between them, such as that of two categories;
+    it knows no escapes. Raises BadLabel for a label that would end the quotes.
+    """
+    if not label:
+        return ""
+    from layerhold.linux import selinux
+
+    if not selinux.enabled():
+        return ""
+    if '"' in label or not label.isprintable():
+        raise BadLabel(label, f"bad label {label!r}: it cannot stand in an option of a mount")
+    return f'context="{label}"'
+
+
+# --- containers
+
+
+def recorded_labels(flags: Mapping[str, object]) -> Labels:
+    """Give the labels in the flags of a container. Raises BadLabel if there is only one of the two."""
+    found = {key: value if isinstance(value := flags.get(key), str) else "" for key in ("ProcessLabel", "MountLabel")}
+    if bool(found["ProcessLabel"]) != bool(found["MountLabel"]):
+        label = found["ProcessLabel"] or found["MountLabel"]
+        raise BadLabel(label, "ProcessLabel and Mountlabel must either not be specified or both specified")
+    return Labels(process=found["ProcessLabel"], mount=found["MountLabel"])
+
+
+def container_labels(options: Sequence[str], *, used: Collection[str]) -> Labels:
+    """Choose the labels of a new container; none where SELinux is off.
+
+    `options` are those of Podman's `--security-opt label=`: `disable` (its processes are not confined), or `user:`,
+    `role:`, `type:`, `level:`, `filetype:` and a value. `used` are the labels of other containers, whose categories it
+    does not get, unless `level:` says so. Raises BadLabel.
+    """
+    from layerhold.linux import selinux
+
+    if not selinux.enabled():
+        return Labels()
+    chosen = choose(options, default_labels(), used)
+    if options:
+        for label in (chosen.process, chosen.mount):
+            _refuse_unknown(label)
+    return chosen
+
+
+def choose(options: Sequence[str], defaults: Labels, used: Collection[str]) -> Labels:
+    """Choose labels by `options`, from the labels that the policy has for containers. Raises BadLabel."""
+    wanted = dict(_option(option) for option in options)
+    if "disable" in wanted:
+        mount = str(_context(defaults.mount).replace(level=_UNCONFINED)) if defaults.mount else ""
+        return Labels(mount=mount)
+    if not defaults.process or not defaults.mount:
+        return Labels(mount=defaults.mount)
+    process, files = _context(defaults.process), _context(defaults.mount)
+    if process.level and "level" not in wanted:
+        wanted["level"] = fresh_level(used)
+    of_process = {key: value for key, value in wanted.items() if key != "filetype"}
+    of_files = {_OF_FILES[key]: value for key, value in wanted.items() if key in _OF_FILES}
+    return Labels(process=str(process.replace(**of_process)), mount=str(files.replace(**of_files)))
+
+
+def fresh_level(used: Collection[str]) -> str:
+    """Give a level with two categories that none of the labels in `used` has."""
+    taken = {_UNCONFINED, *(label.split(":", 3)[3] for label in used if label.count(":") > 2)}
+    for _ in range(_DRAWS):
+        low, high = sorted(int.from_bytes(os.urandom(4), "little") % _CATEGORIES for _ in range(2))
+        level = f"s0:c{low},c{high}"
+        if low != high and level not in taken:
+            return level
+    raise BadLabel("", "no two categories are left for one more container", hint="remove containers")
+
+
+def _option(option: str) -> tuple[str, str]:
+    if option == "disable":
+        return option, ""
+    key, _, value = option.partition(":")
+    ways = f"'disable', or one of {', '.join(_KEYS)} followed by ':' and a value"
+    if key not in _KEYS:
+        raise BadLabel(option, f'bad label option "{option}": it is to be {ways}')
+    more = ":,-" if key == "level" else "-"
+    if not value or not all(letter.isascii() and (letter.isalnum() or letter in f"_.{more}") for letter in value):
+        raise BadLabel(option, f'bad label option "{option}": "{value}" is no {key} of a label')
+    return key, value
+
+
+def _refuse_unknown(label: str) -> None:
+    from layerhold.linux import selinux
+
+    try:
+        if label:
+            selinux.check_context(label)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # any other: this process may not ask
+            raise BadLabel(label, f'bad label "{label}": the policy of this machine does not know it') from error
+
+
+# --- what the policy has for containers
+
+
+def default_labels() -> Labels:
+    """Read what the policy of this machine has for containers; "" where it has nothing."""
+    path = _CONTEXTS
+    if not os.path.exists(path):
+        config = _settings(os.path.join(_ETC, "config"))
+        path = os.path.join(_ETC, config.get("SELINUXTYPE", ""), "contexts/lxc_contexts")
+    found = _settings(path)
+    return Labels(process=found.get("process", ""), mount=found.get("file", ""))
+
+
+def _settings(path: str) -> dict[str, str]:
+    """Read lines of `key = "value"`; a file that is not there has none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.strip() for line in file]
+    except FileNotFoundError:
+        return {}
+    pairs = [line.partition("=") for line in lines if line and line[0] not in "#;"]
+    return {key.strip(): value.strip().strip('"') for key, found, value in pairs if found}
+
+
+# --- files
+
+
+def relabel(path: str, label: str) -> None:
+    """Label the file `path`, or the directory with all that is in it, each directory after what is in it.
+
+    Links get labels of their own and are not followed. Nothing happens without a label, where SELinux is off, and on a
+    file system that has no labels. What disappears meanwhile is no error. Raises OSError.
+    """
+    from layerhold.linux import selinux
+
+    if not label or not selinux.enabled():
+        return
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        _Relabelling(label).run(path)
+    else:
+        _label(path, label)
+
+
+def _label(path: str | int, label: str) -> None:
+    from layerhold.linux import selinux
+
+    try:
+        selinux.set_file_label(path, label)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+
+
+class _Directory:
+    """One directory on the way down, and those in it that are left."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.left: list[str] = []
+        info = os.fstat(fd)
+        self.identity = info.st_dev, info.st_ino
+
+    def reopen(self, below: _Directory) -> None:
+        """Open it again from a directory in it. Raises OSError if that was moved meanwhile."""
+        if self.fd < 0:
+            self.fd = os.open("..", _DIRECTORY, dir_fd=below.fd)
+            info = os.fstat(self.fd)
+            if self.identity != (info.st_dev, info.st_ino):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def close(self) -> None:
+        """Close it; a second time is no error."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class _Relabelling:
+    """A walk over a tree of any depth: names are used within their directory, and few directories are open at once."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._seen: set[tuple[int, int]] = set()  # files with several names
+
+    def run(self, path: str) -> None:
+        """Label a directory and all that is in it."""
+        way = [_Directory(os.open(path, _DIRECTORY))]
+        try:
+            self._files(way[0])
+            while way:
+                here = way[-1]
+                if here.left:
+                    self._enter(way, here.left.pop())
+                    continue
+                _label(here.fd, self._label)
+                if len(way) > 1:
+                    way[-2].reopen(here)
+                way.pop().close()
+        finally:
+            for directory in way:
+                directory.close()
+
+    def _enter(self, way: list[_Directory], name: str) -> None:
+        try:
+            fd = os.open(name, _DIRECTORY, dir_fd=way[-1].fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # removed, or replaced, meanwhile
+                return
+            raise
+        way.append(_Directory(fd))
+        self._files(way[-1])
+        if len(way) > _KEPT_OPEN:
+            way[-1 - _KEPT_OPEN].close()
+
+    def _files(self, directory: _Directory) -> None:
+        """Label what is no directory, each inode once, and note the directories."""
+        with os.scandir(directory.fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directory.left.append(entry.name)
+                elif self._is_new(entry):
+                    _label(f"/proc/self/fd/{directory.fd}/{entry.name}", self._label)
+
+    def _is_new(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            info = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        key = info.st_dev, info.st_ino
+        known = key in self._seen
+        if info.st_nlink > 1:
+            self._seen.add(key)
+        return not known

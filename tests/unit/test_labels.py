@@ -1,0 +1,291 @@
+"""Labels of containers, as text; and of files, as the attribute that they are."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from layerhold import labels
+from layerhold.errors import BadLabel
+from layerhold.labels import Labels, choose, container_labels, fresh_level, mount_option, recorded_labels, relabel
+from layerhold.linux import selinux
+from layerhold.tree.files import remove_tree
+
+DEFAULTS = Labels(process="system_u:system_r:container_t:s0", mount="system_u:object_r:container_file_t:s0")
+LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SELinux, with a policy that knows every label without `unknown` in it."""
+
+    def check(label: str) -> None:
+        if "unknown" in label:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(selinux, "enabled", lambda: True)
+    monkeypatch.setattr(selinux, "check_context", check)
+    monkeypatch.setattr(labels, "default_labels", lambda: DEFAULTS)
+
+
+@pytest.fixture
+def off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selinux, "enabled", lambda: False)
+
+
+# -- mounts
+
+
+def test_mount_option_is_quoted(on: None) -> None:
+    assert mount_option(LABEL) == f'context="{LABEL}"'
+    assert mount_option("") == ""
+
+
+@pytest.mark.parametrize("label", ['a:b:c:s0",upperdir=/', "a:b:c:s0\n", "a:b:c\0"])
+def test_a_label_cannot_end_its_quotes(on: None, label: str) -> None:
+    with pytest.raises(BadLabel, match="cannot stand in an option"):
+        mount_option(label)
+
+
+def test_no_option_where_selinux_is_off(off: None) -> None:
+    assert mount_option(LABEL) == mount_option('"') == ""
+
+
+# -- containers
+
+
+def test_both_labels_have_the_same_two_categories() -> None:
+    found = choose([], DEFAULTS, [])
+    assert (found.process.rpartition(":")[0], found.mount.rpartition(":")[0]) == (
+        "system_u:system_r:container_t:s0",
+        "system_u:object_r:container_file_t:s0",
+    )
+    low, high = map(int, re.fullmatch(r"c(\d+),c(\d+)", found.process.rpartition(":")[2]).groups())  # type: ignore[union-attr]
+    assert 0 <= low < high < 1024
+    assert found.mount.endswith(found.process.rpartition(":")[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "process", "mount"),
+    [
+        (["level:s0:c7,c9"], "system_u:system_r:container_t:s0:c7,c9", "system_u:object_r:container_file_t:s0:c7,c9"),
+        (
+            ["user:u", "role:r", "type:t", "filetype:f", "level:s1-s2:c1.c5"],
+            "u:r:t:s1-s2:c1.c5",
+            "u:object_r:f:s1-s2:c1.c5",
+        ),
+        (["level:s0", "level:s1"], "system_u:system_r:container_t:s1", "system_u:object_r:container_file_t:s1"),
+        (["type:t", "disable"], "", "system_u:object_r:container_file_t:s0:c1022,c1023"),
+    ],
+)
+def test_options(options: list[str], process: str, mount: str) -> None:
+    assert choose(options, DEFAULTS, []) == Labels(process=process, mount=mount)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "nonsense",
+            "bad label option \"nonsense\": it is to be 'disable', or one of user, role, type, level, filetype",
+        ),
+        ("kind:x", 'bad label option "kind:x": it is to be'),
+        ("type:", 'bad label option "type:": "" is no type of a label'),
+        ("type:a:b", '"a:b" is no type of a label'),
+        ("user:a b", '"a b" is no user of a label'),
+        ('level:s0"', "is no level of a label"),
+        ("disable:x", 'bad label option "disable:x"'),
+    ],
+)
+def test_what_is_wrong_with_an_option(option: str, says: str) -> None:
+    with pytest.raises(BadLabel) as caught:
+        choose([option], DEFAULTS, [])
+    assert says in str(caught.value)
+    assert caught.value.label == option
+
+
+def test_a_policy_without_levels_has_no_categories() -> None:
+    defaults = Labels(process="u:r:t", mount="u:r:f")
+    assert choose([], defaults, []) == defaults
+
+
+def test_a_policy_without_containers_gives_no_process_label() -> None:
+    assert choose([], Labels(), []) == choose(["disable"], Labels(), []) == Labels()
+    assert choose(["type:t"], Labels(mount=DEFAULTS.mount), []) == Labels(mount=DEFAULTS.mount)
+
+
+def test_a_default_that_is_no_label() -> None:
+    with pytest.raises(BadLabel, match='bad label "container_t": a label is user:role:type'):
+        choose([], Labels(process="container_t", mount=DEFAULTS.mount), [])
+
+
+def test_categories_are_those_of_no_other_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "_CATEGORIES", 4)
+    used: list[str] = []
+    for _ in range(5):
+        used.append(f"u:r:t:{fresh_level(used)}")
+    pairs = {f"u:r:t:s0:c{low},c{high}" for low, high in itertools.combinations(range(4), 2)}
+    monkeypatch.undo()
+    assert len(set(used)) == 5
+    assert set(used) < pairs
+
+
+def test_no_categories_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "_CATEGORIES", 2)
+    with pytest.raises(BadLabel, match="no two categories are left"):
+        fresh_level(["u:r:t:s0:c0,c1", "no label"])
+
+
+def test_the_last_pair_is_for_what_is_not_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter([1023, 1022, 5, 5, 9, 3])
+    monkeypatch.setattr(os, "urandom", lambda _size: next(draws).to_bytes(4, "little"))
+    assert fresh_level([]) == "s0:c3,c9"
+
+
+def test_a_container_gets_labels_where_selinux_is_on(on: None) -> None:
+    first = container_labels([], used=[])
+    assert choose([f"level:{first.process.split(':', 3)[3]}"], DEFAULTS, []) == first
+    with pytest.raises(BadLabel, match="the policy of this machine does not know it"):
+        container_labels(["type:unknown_t"], used=[])
+
+
+def test_nothing_where_selinux_is_off(off: None) -> None:
+    assert container_labels(["nonsense"], used=[]) == Labels()
+
+
+def test_recorded_labels_come_in_pairs() -> None:
+    assert recorded_labels({}) == recorded_labels({"MountLabel": "", "ProcessLabel": ""}) == Labels()
+    both = {"MountLabel": DEFAULTS.mount, "ProcessLabel": DEFAULTS.process}
+    assert recorded_labels(both) == DEFAULTS
+    for key, value in both.items():
+        with pytest.raises(BadLabel, match="must either not be specified or both specified"):
+            recorded_labels({key: value})
+
+
+# -- what the policy has
+
+
+def test_default_labels_are_those_of_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "_CONTEXTS", str(tmp_path / "contexts"))
+    monkeypatch.setattr(labels, "_ETC", str(tmp_path))
+    assert labels.default_labels() == Labels()
+    (tmp_path / "config").write_text("# SELINUXTYPE=no\nSELINUX=permissive\nSELINUXTYPE=minimum\n")
+    assert labels.default_labels() == Labels()
+    (tmp_path / "minimum/contexts").mkdir(parents=True)
+    (tmp_path / "minimum/contexts/lxc_contexts").write_text(
+        '# no\n\nprocess = "system_u:system_r:container_t:s0"\nro_file = "x"\n'
+        'file = "system_u:object_r:container_file_t:s0"\nword\n'
+    )
+    assert labels.default_labels() == DEFAULTS
+    (tmp_path / "contexts").write_text("; first\nprocess=a:b:c\nfile=d:e:f\n")
+    assert labels.default_labels() == Labels(process="a:b:c", mount="d:e:f")
+
+
+# -- files
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "top"
+    (top / "a/b").mkdir(parents=True)
+    (top / "a/file").touch()
+    (top / "a/b/same").hardlink_to(top / "a/file")
+    (top / "link").symlink_to("../outside")
+    (top / "to-directory").symlink_to("../outside-directory")
+    os.mkfifo(top / "pipe")
+    (tmp_path / "outside").touch()
+    (tmp_path / "outside-directory").mkdir()
+    (tmp_path / "outside-directory/file").touch()
+    try:
+        selinux.set_file_label(str(tmp_path / "outside"), "u:r:outside_t:s0")
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
+            raise
+        pytest.skip(f"no labels can be set here: {error}")
+    return top
+
+
+def label_of(path: Path) -> str:
+    return selinux.file_label(str(path))
+
+
+@pytest.mark.root
+def test_relabel_reaches_everything_and_nothing_outside(on: None, tree: Path) -> None:
+    relabel(str(tree), LABEL)
+    assert {label_of(path) for path in (tree, *tree.rglob("*"))} == {LABEL}
+    assert label_of(tree.parent / "outside") == "u:r:outside_t:s0"
+    assert label_of(tree.parent / "outside-directory") == label_of(tree.parent / "outside-directory/file") == ""
+
+
+@pytest.mark.root
+def test_relabel_sets_each_inode_once_and_the_directory_last(
+    on: None, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        selinux,
+        "set_file_label",
+        lambda path, _label: seen.append(os.fstat(path) if isinstance(path, int) else os.lstat(path)),
+    )
+    relabel(str(tree), LABEL)
+    inodes = [info.st_ino for info in seen]
+    assert len(inodes) == len(set(inodes)) == 7
+    assert inodes[-1] == tree.stat().st_ino
+
+
+@pytest.mark.root
+def test_relabel_one_file_or_link(on: None, tree: Path) -> None:
+    relabel(str(tree / "link"), LABEL)
+    relabel(str(tree / "a/file"), LABEL)
+    assert label_of(tree / "link") == label_of(tree / "a/file") == LABEL
+    assert label_of(tree / "a") == ""
+
+
+def test_relabel_says_nothing_where_there_are_no_labels(
+    off: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relabel(str(tmp_path / "nothing"), LABEL)
+    monkeypatch.setattr(selinux, "enabled", lambda: True)
+    relabel(str(tmp_path / "nothing"), "")
+
+    def refuse(path: str | int, label: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(selinux, "set_file_label", refuse)
+    (tmp_path / "file").touch()
+    relabel(str(tmp_path), LABEL)
+
+
+@pytest.mark.root
+def test_relabel_goes_deep_with_few_directories_open(on: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, deep = os.getcwd(), 1500
+    top = tmp_path / "deep"
+    top.mkdir()
+    os.chdir(top)
+    try:
+        for _ in range(deep):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("file").touch()
+        os.chdir(here)
+        before = len(os.listdir("/proc/self/fd"))
+        opened = []
+        real = selinux.set_file_label
+
+        def counting(path: str | int, label: str) -> None:
+            opened.append(len(os.listdir("/proc/self/fd")))
+            real(path, label)
+
+        monkeypatch.setattr(selinux, "set_file_label", counting)
+        relabel(str(top), LABEL)
+        assert len(opened) == deep + 2
+        assert max(opened) < before + labels._KEPT_OPEN + 10
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        os.chdir(here)
+        remove_tree(str(top))
