@@ -33,13 +33,15 @@ class HelpWanted(Exception):
 class Flag(Value):
     """One flag: its names without dashes (the first is the key of its value), what it is for, and if it is yes or no.
 
-    A flag that takes a value may be given several times if it is `repeated`; otherwise the last one counts.
+    A flag that takes a value may be given several times if it is `repeated`; otherwise the last one counts. `value` is
+    the manual's word for the value: `FILE` and `DIRECTORY` tell the shell what to complete.
     """
 
     names: tuple[str, ...]
     help: str
     yes_or_no: bool = False
     repeated: bool = False
+    value: str = "TEXT"
 
     @property
     def spelled(self) -> str:

@@ -4,7 +4,7 @@ Exit status: 0 if all went well; 1 for a failure, too few or too many arguments,
 that is not known behind a command, and for `COMMAND --help`; 130 when interrupted, 141 when nobody reads the output.
 
 Global flags may stand before the command and behind it. Those before it turn the configuration file off, those behind
-it change single settings, as in Go's program. The command may be called `containers-storage`; nothing else changes.
+it change single settings, as in Go's program. Called `containers-storage`, the command has that one's commands alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
 from layerhold.cli.output import complain, described, line
-from layerhold.cli.table import COMMANDS, GLOBAL, HELP, by_name
+from layerhold.cli.table import COMMANDS, GLOBAL, HELP, OWN, by_name
 from layerhold.errors import StorageError
 from layerhold.values import TypeVar
 
@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> int:
         if not rest:
             _usage(complain)
             return FAILED
-        command = by_name().get(rest[0])
+        command = by_name(_commands()).get(rest[0])
         if command is None:
             line(f"{rest[0]}: unrecognized command.")
             return FAILED
@@ -72,13 +72,21 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run_command(command: Command, words: Sequence[str], given: Given) -> int:
+    if not command.opens_store:
+        arguments = _command_flags(command, words, given)
+        return _reported(given, lambda: _code(command)(arguments, given))
     config = None if any(given.all(key) for key in _SETTINGS) else _initialized(_configuration)
     if config is not None:
         given = _with_settings(given, config)
     arguments = _command_flags(command, words, given)
     store = _initialized(lambda: _open(given, config))
+    return _reported(given, lambda: _code(command)(store, arguments, given))
+
+
+def _reported(given: Given, action: Callable[[], int]) -> int:
+    """Do it; an error becomes a line and a status."""
     try:
-        return _code(command)(store, arguments, given)  # type: ignore[no-any-return, operator]
+        return action()
     except BrokenPipeError:
         raise
     except (StorageError, OSError) as error:
@@ -91,11 +99,11 @@ def _run_command(command: Command, words: Sequence[str], given: Given) -> int:
         return FAILED
 
 
-def _code(command: Command) -> object:
+def _code(command: Command) -> Callable[..., int]:
     from importlib import import_module
 
     module, _, function = command.code.partition(":")
-    return getattr(import_module(f"layerhold.cli.{module}"), function)
+    return getattr(import_module(f"layerhold.cli.{module}"), function)  # type: ignore[no-any-return]
 
 
 def _hint(error: BaseException) -> None:
@@ -181,7 +189,7 @@ def _refuse(reason: str) -> NoReturn:
 def _command_flags(command: Command, words: Sequence[str], given: Given) -> list[str]:
     name, before = words[0], given.copy()
     try:
-        arguments = parse(words[1:], (*command.flags, *GLOBAL), given)
+        arguments = parse(words[1:], _flags(command), given)
     except HelpWanted:
         _command_usage(command, name, before)
         raise _End(BAD_FLAG) from None
@@ -207,18 +215,34 @@ def _program() -> str:
     return "containers-storage" if os.path.basename(sys.argv[0]) == "containers-storage" else "layerhold"
 
 
+def _commands() -> Sequence[Command]:
+    """The commands that there are under this name."""
+    return COMMANDS if _program() == "containers-storage" else (*COMMANDS, *OWN)
+
+
 def _usage(write: Callable[[str], None]) -> None:
     line(f"Usage: {_program()} command [options [...]]\n\nCommands:\n")
-    for command in COMMANDS:
+    for command in _commands():
         line(f"  {command.names[0]:30}{command.help}")
     line("\nOptions:")
     _list_flags((*GLOBAL, HELP), Given(), write)
 
 
 def _command_usage(command: Command, name: str, given: Given) -> None:
+    from layerhold.cli.descriptions import description
+
     options = "[options [...]] " if command.flags else ""
-    line(f"Usage: {_program()} {name} {options}{command.arguments}\n\n{command.help}\n\nOptions:")
-    _list_flags((*command.flags, *GLOBAL), given, complain)
+    line(f"Usage: {_program()} {name} {options}{command.arguments}\n\n{command.help}")
+    if about := description(command.names[0]):
+        line(f"\n{about}")
+    if flags := _flags(command):
+        line("\nOptions:")
+        _list_flags(flags, given, complain)
+
+
+def _flags(command: Command) -> tuple[Flag, ...]:
+    """The flags that may stand behind a command."""
+    return (*command.flags, *GLOBAL) if command.opens_store else command.flags
 
 
 def _list_flags(flags: Sequence[Flag], given: Given, write: Callable[[str], None]) -> None:

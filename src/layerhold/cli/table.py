@@ -1,6 +1,7 @@
 """All commands: their words, how many arguments they take, their flags, and where the code is.
 
-The table is all that start-up reads; the module of a command is imported when the command is run.
+The table is all that start-up reads; the module of a command is imported when the command is run. Help, the manual
+(manual.py) and what the shell completes (completion.py) are made from it; descriptions.py has the longer texts.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Command(Value):
-    """One command. `most` is the greatest number of arguments, None: any. `code` is `module:function` below cli."""
+    """One command. `most` is the greatest number of arguments, None: any. `code` is `module:function` below cli.
+
+    The function is called with the store, the arguments and the flags; without the first if it `opens_store` not.
+    """
 
     names: tuple[str, ...]
     arguments: str
@@ -23,6 +27,7 @@ class Command(Value):
     flags: tuple[Flag, ...] = ()
     least: int = 0
     most: int | None = None
+    opens_store: bool = True
 
 
 def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
@@ -31,28 +36,28 @@ def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
 
 GLOBAL = (
     _yes("debug", "D", help="Say more when something goes wrong"),
-    Flag(names=("graph", "g"), help="Where the store is"),
-    Flag(names=("run", "R"), help="Where the store keeps what need not outlive a reboot"),
-    Flag(names=("storage-driver", "s"), help="The storage driver ($STORAGE_DRIVER)"),
-    Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True),
+    Flag(names=("graph", "g"), help="Where the store is", value="DIRECTORY"),
+    Flag(names=("run", "R"), help="Where the store keeps what need not outlive a reboot", value="DIRECTORY"),
+    Flag(names=("storage-driver", "s"), help="The storage driver ($STORAGE_DRIVER)", value="DRIVER"),
+    Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True, value="OPTION"),
 )
 
 HELP = _yes("help", help="Print this")
 
 _JSON = _yes("json", "j", help="Print JSON")
-_FILE_IN = Flag(names=("file", "f"), help="Read from this file, not from standard input")
-_FILE_OUT = Flag(names=("file", "f"), help="Write to this file, not to standard output")
-_NAME = Flag(names=("name", "n"), help="A name", repeated=True)
-_ID = Flag(names=("id", "i"), help="The ID (64 random hex digits if not given)")
+_FILE_IN = Flag(names=("file", "f"), help="Read from this file, not from standard input", value="FILE")
+_FILE_OUT = Flag(names=("file", "f"), help="Write to this file, not to standard output", value="FILE")
+_NAME = Flag(names=("name", "n"), help="A name", repeated=True, value="NAME")
+_ID = Flag(names=("id", "i"), help="The ID (64 random hex digits if not given)", value="ID")
 _QUIET = _yes("quiet", "q", help="Print less")
 _METADATA = (
     Flag(names=("metadata", "m"), help="A text to attach"),
-    Flag(names=("metadata-file", "f"), help="A file with a text to attach"),
+    Flag(names=("metadata-file", "f"), help="A file with a text to attach", value="FILE"),
 )
 _LAYER = (
     _ID,
     _JSON,
-    Flag(names=("label", "l"), help="The SELinux label of its mounts"),
+    Flag(names=("label", "l"), help="The SELinux label of its mounts", value="LABEL"),
     _NAME,
     _yes("readonly", "r", help="Not meant to be written to"),
 )
@@ -78,7 +83,7 @@ COMMANDS = (
     ),
     _command(
         "create-image", "[TOP-LAYER]", (0, 1), "Make an image", "create:create_image",
-        Flag(names=("digest", "d"), help="The digest of its manifest"), _ID, _JSON, *_METADATA, _NAME,
+        Flag(names=("digest", "d"), help="The digest of its manifest", value="DIGEST"), _ID, _JSON, *_METADATA, _NAME,
     ),
     _command(
         "create-container", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
@@ -119,7 +124,8 @@ COMMANDS = (
     ),
     _command(
         "mount", "LAYER-OR-CONTAINER...", _SOME, "Mount layers or containers", "mounting:mount", _JSON,
-        Flag(names=("label", "l"), help="The SELinux label"), Flag(names=("opt", "o"), help="Mount options (not used)"),
+        Flag(names=("label", "l"), help="The SELinux label", value="LABEL"),
+        Flag(names=("opt", "o"), help="Mount options (not used)", value="OPTIONS"),
     ),
     _command(
         "unmount umount", "LAYER-OR-CONTAINER...", _SOME, "Unmount layers or containers", "mounting:unmount",
@@ -137,17 +143,17 @@ COMMANDS = (
     _command("applydiff apply-diff", "LAYER", _ONE, "Unpack a tar stream over a layer", "diffs:applydiff", _FILE_IN),
     *(
         command
-        for kind in ("layer", "image", "container")
+        for a, kind in (("a", "layer"), ("an", "image"), ("a", "container"))
         for command in (
             _command(
-                f"list-{kind}-data", kind.upper(), _ONE, f"List the big data of a {kind}", f"data:list_{kind}", _JSON
+                f"list-{kind}-data", kind.upper(), _ONE, f"List the big data of {a} {kind}", f"data:list_{kind}", _JSON
             ),
             _command(
-                f"get-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Print big data of a {kind}", f"data:get_{kind}",
+                f"get-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Print big data of {a} {kind}", f"data:get_{kind}",
                 _FILE_OUT,
             ),
             _command(
-                f"set-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Store big data of a {kind}", f"data:set_{kind}",
+                f"set-{kind}-data", f"{kind.upper()} KEY", (2, 2), f"Store big data of {a} {kind}", f"data:set_{kind}",
                 _FILE_IN,
             ),
         )
@@ -175,6 +181,17 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def by_name() -> Mapping[str, Command]:
-    """Give the commands by each of their names."""
-    return {name: command for command in COMMANDS for name in command.names}
+# Commands of ours alone, which Go's program does not have: not there when the command is called by that one's name.
+OWN = (
+    _command(
+        "completion", "bash|zsh|fish", _ONE, "Print what a shell needs to complete our words", "completion:command"
+    ).replace(opens_store=False),
+    _command(
+        "manual", "DIRECTORY", _ONE, "Write the manual pages into a directory", "manual:command"
+    ).replace(opens_store=False),
+)  # fmt: skip
+
+
+def by_name(commands: Sequence[Command] = COMMANDS) -> Mapping[str, Command]:
+    """Give commands by each of their names."""
+    return {name: command for command in commands for name in command.names}

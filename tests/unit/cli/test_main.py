@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.cli import main as command
-from layerhold.cli.table import COMMANDS, GLOBAL, by_name
+from layerhold.cli.table import COMMANDS, GLOBAL, OWN, by_name
 from layerhold.errors import BadConfig
 
 Run = Callable[..., tuple[int, str, str]]
@@ -48,12 +48,13 @@ def a_tar(tmp_path: Path, *names: str) -> str:
 
 
 def test_names_are_unique() -> None:
-    names = [name for one in COMMANDS for name in one.names]
-    assert len(names) == len(set(names)) == len(by_name())
+    every = (*COMMANDS, *OWN)
+    names = [name for one in every for name in one.names]
+    assert len(names) == len(set(names)) == len(by_name(every))
 
 
 def test_every_command_has_its_code() -> None:
-    for one in COMMANDS:
+    for one in (*COMMANDS, *OWN):
         assert callable(command._code(one)), one.names[0]
 
 
@@ -97,6 +98,15 @@ def test_no_command(run: Run) -> None:
     assert "--graph, -g" in err
 
 
+def test_commands_of_ours_alone_are_not_there_under_the_other_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "\n  manual " in run("--help", bare=True)[1]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/containers-storage"])
+    assert "\n  manual " not in run("--help", bare=True)[1]
+    assert run("manual", str(tmp_path / "man"), bare=True) == (1, "manual: unrecognized command.\n", "")
+
+
 def test_global_help_is_no_error_and_goes_to_stdout(run: Run) -> None:
     status, out, err = run("--help", bare=True)
     assert (status, err) == (0, "")
@@ -109,6 +119,10 @@ def test_help_of_a_command_opens_no_store(run: Run, tmp_path: Path) -> None:
     assert out.startswith("Usage: layerhold layers [options [...]]")
     assert f"--graph, -g={tmp_path}/root" in err
     assert not (tmp_path / "root").exists()
+
+
+def test_help_of_a_command_says_more_than_its_line(run: Run) -> None:
+    assert "\n\nWrite a layer as a tar stream\n\nA layer that came in" in run("diff", "--help")[1]
 
 
 def test_too_many_words(run: Run) -> None:
