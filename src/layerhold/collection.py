@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from layerhold.errors import BigDataUnknown, DigestUnknown, InvalidBigDataName, SizeUnknown
+from layerhold.errors import BigDataFileUnknown, BigDataUnknown, DigestUnknown, InvalidBigDataName, SizeUnknown
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, ImageRecord
@@ -223,23 +223,25 @@ class BigData(Generic[R]):
 
     def __getitem__(self, key: str) -> bytes:
         """Give the bytes. Raises BigDataUnknown, InvalidBigDataName."""
+        self._refuse_empty(key, "container big data value for")
         try:
-            return big_data.read(self._directory, key)
+            if key:
+                return big_data.read(self._directory, key)
         except BigDataUnknown:
-            noun = self._collection.noun
-            what = f'locating item named "{key}" for {noun} with ID "{self._item.id}"'
-            advice = " (consider removing the image to resolve the issue)" if noun == "image" else ""
-            raise BigDataUnknown(key, what + advice) from None
+            pass
+        raise self._unknown(key)
 
     def size(self, key: str) -> int:
-        """Give the size in bytes. Raises SizeUnknown."""
+        """Give the size in bytes. Raises SizeUnknown, InvalidBigDataName (an empty key of a container)."""
+        self._refuse_empty(key, "size of container big data with")
         sizes = getattr(self._item.record, "big_data_sizes", {})
         if key not in sizes:
             raise SizeUnknown(key)
         return int(sizes[key])
 
     def digest(self, key: str) -> str:
-        """Give the digest. Raises DigestUnknown."""
+        """Give the digest. Raises DigestUnknown, InvalidBigDataName (an empty key of a container)."""
+        self._refuse_empty(key, "digest of container big data value with")
         digests = getattr(self._item.record, "big_data_digests", {})
         if key not in digests:
             raise DigestUnknown(key)
@@ -262,6 +264,19 @@ class BigData(Generic[R]):
             if self._item.record != record:
                 editor.put(self._item.record)
                 editor.save()
+
+    def _refuse_empty(self, key: str, what: str) -> None:
+        """Raise what the Go library raises for empty keys of containers only; other items just do not have them."""
+        if not key and self._collection.noun == "container":
+            raise InvalidBigDataName(f"can't retrieve {what} empty name")
+
+    def _unknown(self, key: str) -> BigDataUnknown:
+        noun = self._collection.noun
+        if noun == "container":
+            return BigDataFileUnknown(key, f"open {os.path.join(self._directory, big_data.file_name(key))}")
+        what = f'locating item named "{key}" for {noun} with ID "{self._item.id}"'
+        advice = " (consider removing the image to resolve the issue)" if noun == "image" else ""
+        return BigDataUnknown(key, what + advice)
 
 
 def with_data(record: R, data: Mapping[str, bytes]) -> R:

@@ -7,7 +7,7 @@ by byte, some twenty times faster than the table.
 
 from __future__ import annotations
 
-from layerhold.errors import InvalidDigest
+from layerhold.errors import InvalidDigest, InvalidDigestLength, UnsupportedDigest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class Digest(str):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take `text` as a digest. Raises InvalidDigest."""
+        """Take `text` as a digest. Raises InvalidDigest, or its InvalidDigestLength or UnsupportedDigest."""
         algorithm, _, digits = text.partition(":")
         if len(digits) != _LENGTHS.get(algorithm) or digits.strip("0123456789abcdef"):
-            raise InvalidDigest(f'"{text}"')
+            raise _wrong(algorithm, digits)(text)
         return cls(text)
 
     @property
@@ -43,6 +43,16 @@ class Digest(str):
     def hex(self) -> str:
         """The part after the colon."""
         return self.partition(":")[2]
+
+
+def _wrong(algorithm: str, digits: str) -> type[InvalidDigest]:
+    """Say what is wrong with a digest, as Go's library for digests does (opencontainers/go-digest, digest.go)."""
+    import re
+
+    if digits and algorithm in _LENGTHS:
+        return InvalidDigest if len(digits) == _LENGTHS[algorithm] else InvalidDigestLength
+    known_form = re.fullmatch(r"[a-z0-9]+([.+_-][a-z0-9]+)*", algorithm) and re.fullmatch("[a-zA-Z0-9=_-]+", digits)
+    return UnsupportedDigest if known_form else InvalidDigest
 
 
 def sha256_of(data: bytes | memoryview) -> Digest:

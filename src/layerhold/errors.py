@@ -68,6 +68,12 @@ class BigDataUnknown(NotFound):
     sentence = "file does not exist"
 
 
+class BigDataFileUnknown(BigDataUnknown):
+    """There is no big data item `ref` of a container; the text names its file, as the system would."""
+
+    sentence = "no such file or directory"
+
+
 class SizeUnknown(NotFound):  # noqa: D101
     sentence = "size is not known"
 
@@ -136,8 +142,24 @@ class InvalidBigDataName(StorageError):  # noqa: D101
     sentence = "not a valid name for a big data item"
 
 
-class InvalidDigest(StorageError, ValueError):  # noqa: D101
+class InvalidDigest(StorageError, ValueError):
+    """`text` is not a digest."""
+
     sentence = "invalid checksum digest format"
+
+    def __init__(self, text: str = "", context: str = "", *, hint: str = "") -> None:
+        self.text = text
+        super().__init__(context, hint=hint)
+
+
+class InvalidDigestLength(InvalidDigest):  # noqa: D101
+    sentence = "invalid checksum digest length"
+
+
+class UnsupportedDigest(InvalidDigest):
+    """`text` may be a digest, but nothing here can compute one of its algorithm."""
+
+    sentence = "unsupported digest algorithm"
 
 
 class DigestMismatch(StorageError):

@@ -183,6 +183,6 @@ def _valid(digest: str) -> str:
 
     try:
         return Digest.parse(digest) if digest else ""
-    except InvalidDigest:
+    except InvalidDigest as error:
         about = f'validating digests for new image: validating image digest "{digest}"'
-        raise InvalidDigest(about) from None
+        raise type(error)(digest, about) from None

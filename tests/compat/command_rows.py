@@ -77,9 +77,16 @@ layers --storage-opt
 --help=false layers
 --storage-driver='{driver}' layers
 layers --storage-driver="{driver}"
-~ -s no-such-driver layers
-~ --storage-opt no.such=option layers
-~ -s {driver} --storage-opt {driver}.nonsense=1 layers
+-s no-such-driver layers
+--storage-opt no.such=option layers
+-s devicemapper layers
+--storage-opt zfs.size=1 layers -q
+--storage-opt aufs.size=1 layers
+--storage-opt {driver}.a.b=1 layers
+--storage-opt nonsense layers
+--storage-opt {driver}.ignore_chown_errors=maybe layers
+--storage-opt {driver}.mountopt= layers -q
+-s {driver} --storage-opt {driver}.nonsense=1 layers
 """
 
 ROWS: dict[str, str] = {
@@ -133,6 +140,8 @@ ROWS: dict[str, str] = {
         create-image -i {missing} -f {files}/config ; image -j {missing} ; metadata {missing}
         create-image -i {missing} -d sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 -j
         create-image -i {missing} -d nonsense
+        create-image -i {missing} -d sha256:abc
+        create-image -i {missing} -d md5:900150983cd24fb0d6963f7d28e17f72
         create-image -i {missing} -f {files}/no-such-file
         create-image -i {image}
         create-image -n image
@@ -295,7 +304,7 @@ ROWS: dict[str, str] = {
         set-layer-data -f {files}/config base key ; get-layer-data base key ; get-layer-data -f {out}/data base key
         get-layer-data base no-such-key
         get-layer-data no-such-layer key
-        ~ get-layer-data base ""
+        get-layer-data base ""
         get-layer-data -f {files}/no-such-dir/x base key
         get-layer-data -f {out}/data base no-such-key
         get-layer-data base
@@ -321,7 +330,7 @@ ROWS: dict[str, str] = {
         get-image-data -f {out}/data image sha256:config
         get-image-data image no-such-key
         get-image-data no-such-image key
-        ~ get-image-data image ""
+        get-image-data image ""
         get-image-data -f {files}/no-such-dir/x image manifest
         get-image-data -f {out}/data image no-such-key
         """,
@@ -357,22 +366,22 @@ ROWS: dict[str, str] = {
     "get-container-data": """
         get-container-data box config
         get-container-data -f {out}/data box config
-        ~ get-container-data box no-such-key
+        get-container-data box no-such-key
         get-container-data no-such-container key
-        ~ get-container-data box ""
+        get-container-data box ""
         get-container-data -f {files}/no-such-dir/x box config
         """,
     "get-container-data-size": """
         get-container-data-size box config
         get-container-data-size box no-such-key
         get-container-data-size no-such-container key
-        ~ get-container-data-size box ""
+        get-container-data-size box ""
         """,
     "get-container-data-digest": """
         get-container-data-digest box config
         get-container-data-digest box no-such-key
         get-container-data-digest no-such-container key
-        ~ get-container-data-digest box ""
+        get-container-data-digest box ""
         """,
     "set-container-data": """
         set-container-data plain key <config ; get-container-data plain key ; container -j plain
@@ -397,7 +406,10 @@ ROWS: dict[str, str] = {
         images-by-digest -j sha256:6ece6defe7067e1c5455a7720c1189ad30f7f8efe78587bd7c06e64a80fe7770
         images-by-digest -j sha256:7980c3ac918d9f390c0782c33d80707bca83fd737648266a7ddf1e59d77c5617
         images-by-digest sha256:7980c3ac918d9f390c0782c33d80707bca83fd737648266a7ddf1e59d77c5617
-        ~ images-by-digest nonsense
+        images-by-digest nonsense
+        images-by-digest sha256:abc
+        images-by-digest md5:900150983cd24fb0d6963f7d28e17f72
+        images-by-digest ""
         """,
     "get-names": """
         get-names top

@@ -33,17 +33,19 @@ def test_sha256_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "sentence"),
     [
-        "",
-        "sha256:",
-        "sha256:" + "A" * 64,
-        "sha256:" + "0" * 63,
-        "md5:" + "0" * 32,
-        "0" * 64,
-        "sha256:" + "\N{ARABIC-INDIC DIGIT ZERO}" * 64,
+        ("", "invalid checksum digest format"),
+        ("sha256:", "invalid checksum digest format"),
+        ("sha256:" + "A" * 64, "invalid checksum digest format"),
+        ("sha256:" + "0" * 63, "invalid checksum digest length"),
+        ("md5:" + "0" * 32, "unsupported digest algorithm"),
+        ("MD5:" + "0" * 32, "invalid checksum digest format"),
+        ("0" * 64, "invalid checksum digest format"),
+        ("sha256:" + "\N{ARABIC-INDIC DIGIT ZERO}" * 64, "invalid checksum digest format"),
     ],
 )
-def test_what_is_no_digest_is_refused(text: str) -> None:
-    with pytest.raises(InvalidDigest):
+def test_what_is_no_digest_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidDigest) as raised:
         Digest.parse(text)
+    assert (str(raised.value), raised.value.text) == (sentence, text)

@@ -113,7 +113,7 @@ def _layer(writer: _Writer, hides: Callable[[bytes], bool]) -> Iterator[bytes]:
     for path, is_directory, is_special in walk(writer.root):
         info = writer.root.lstat(path)
         if is_special and is_hidden(info):
-            yield writer.mark(whiteout_of(path), info, mtime=info.st_mtime_ns // 10**9)
+            yield writer.whiteout(path, info)
             continue
         yield from writer.file(path, info)
         if is_directory and hides(path):
@@ -128,14 +128,26 @@ class _Writer:
         self._mappings = mappings
         self._first_names: dict[tuple[int, int], bytes] = {}
 
-    def mark(self, name: bytes, info: os.stat_result | None = None, *, mode: int = 0, mtime: int = 0) -> bytes:
+    def mark(
+        self, name: bytes, info: os.stat_result | None = None, *, mode: int = 0, mtime: int = 0, target: bytes = b""
+    ) -> bytes:
         """Give a whiteout's entry, with the owner of `info`."""
         owner = (0, 0)
         if info is not None:
             # The kernel makes whiteouts as the host's root. Go's programs lose those that the maps do not cover.
             with suppress(StorageError):
                 owner = self._owner(name, info)
-        return header(name, b"0", mode=mode, owner=owner, mtime=mtime)
+        return header(name, b"0", mode=mode, owner=owner, mtime=mtime, target=target)
+
+    def whiteout(self, path: bytes, info: os.stat_result) -> bytes:
+        """Give the entry of a 0/0 device.
+
+        The kernel makes several of them one inode. As Go's programs do, all but the first then name the first as the
+        target of a link, though they are no links: the tars are to be equal.
+        """
+        first = self._first_name(path, info)
+        target = first if first != path else b""
+        return self.mark(whiteout_of(path), info, mtime=info.st_mtime_ns // 10**9, target=target)
 
     def file(self, path: bytes, info: os.stat_result) -> Iterator[bytes]:
         """Give the entry of what is at `path`: its header, then its content."""

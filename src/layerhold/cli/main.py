@@ -1,7 +1,8 @@
 """From words to an exit status: flags, the table, the store, and the one place where errors become lines.
 
 Exit status: 0 if all went well; 1 for a failure, too few or too many arguments, or an unknown command; 125 for a flag
-that is not known behind a command, and for `COMMAND --help`; 130 when interrupted, 141 when nobody reads the output.
+that is not known behind a command, and for `COMMAND --help`; 130 when interrupted. When nobody reads the output, the
+process ends by SIGPIPE (a shell says 141), after mounts and locks have been given back.
 
 Global flags may stand before the command and behind it. Those before it turn the configuration file off, those behind
 it change single settings, as in Go's program. Called `containers-storage`, the command has that one's commands alone.
@@ -46,12 +47,20 @@ def run() -> NoReturn:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has had enough. What Python would still write at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _die_of_the_pipe()
         status = NOBODY_READS
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _die_of_the_pipe() -> None:
+    """End as a program does that nobody listens to any more; mounts and locks have been given back by now."""
+    import signal
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what Python would still write at its end goes nowhere
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def main(words: Sequence[str]) -> int:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Driver
 
 ORDER = ("overlay", "vfs")
-# Where Go's library has drivers that Layerhold does not have yet.
-_OTHERS = ("btrfs", "zfs", "devicemapper", "aufs")
+_NOT_YET = ("btrfs", "zfs")
+# Stores of these drivers are known, too, though nothing here can use them.
+_OTHERS = (*_NOT_YET, "devicemapper", "aufs")
 # What is in a home that has no layer yet.
 _FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
 
@@ -53,8 +54,9 @@ def _open(name: str, graphroot: str, runroot: str, options: Sequence[str]) -> Dr
         from layerhold.drivers.vfs import VfsDriver
 
         return VfsDriver(os.path.join(graphroot, "vfs"), options)
-    about = f"{name} is not offered yet" if name in _OTHERS else f"failed to GetDriver graph {name} {graphroot}"
-    raise DriverNotSupported(about, hint="the drivers are: " + ", ".join(ORDER))
+    if name in _NOT_YET:
+        raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
+    raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
 
 
 def _overlay_home(name: str, graphroot: str) -> str:

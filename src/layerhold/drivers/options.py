@@ -11,9 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DRIVERS = frozenset({"aufs", "btrfs", "devicemapper", "dm", "overlay", "overlay2", "vfs", "zfs"})
+_DRIVERS = frozenset({"btrfs", "overlay", "overlay2", "vfs", "zfs"})
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool of Go
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 class Options:
@@ -21,6 +21,9 @@ class Options:
 
     def __init__(self, values: dict[str, list[str]]) -> None:
         self._values = values
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
 
     def get(self, key: str) -> str:
         """Give the last value of `key`, or ""."""
@@ -31,13 +34,11 @@ class Options:
         return [item for value in self._values.get(key, []) for item in value.split(",") if item]
 
     def flag(self, key: str) -> bool:
-        """Give a yes or no. Raises BadConfig for anything else."""
-        value = self.get(key)
-        if value in _TRUE:
-            return True
-        if value in _FALSE:
-            return False
-        raise BadConfig(f'driver option {key} is to be true or false, not "{value}"')
+        """Give a yes or no: no, if it was not given. Raises BadConfig for anything else."""
+        for value in self._values.get(key, []):
+            if value not in _TRUE | _FALSE:
+                raise BadConfig(f'strconv.ParseBool: parsing "{value}": invalid syntax')
+        return self.get(key) in _TRUE
 
 
 def parse(options: Sequence[str], driver: str, known: frozenset[str]) -> Options:
@@ -47,11 +48,13 @@ def parse(options: Sequence[str], driver: str, known: frozenset[str]) -> Options
         key, found, value = option.partition("=")
         if not found:
             raise BadConfig(f"unable to parse key/value option: {option}")
-        prefix, dot, rest = key.lower().rpartition(".")
-        if dot and prefix and prefix not in (driver, f"{driver}2"):
-            if prefix in _DRIVERS:
-                continue
-            rest = key.lower()
+        prefix, dot, rest = key.lower().partition(".")
+        if not dot:
+            prefix, rest = "", prefix
+        if prefix and prefix not in _DRIVERS:
+            raise BadConfig(f'unknown driver "{prefix}" in option "{option}"')
+        if prefix and prefix not in (driver, f"{driver}2"):
+            continue
         if rest not in known:
             raise BadConfig(f'unknown option "{rest}" ("{option}")')
         values.setdefault(rest, []).append(value)

@@ -50,7 +50,7 @@ def settings(options: Sequence[str]) -> Settings:
     """Read the options. Raises BadConfig for what is not known or malformed, DriverError for what is not offered."""
     given = parse(options, "overlay", _KNOWN)
     if given.get("sync") not in ("", "none", "filesystem"):
-        raise BadConfig(f'driver option sync is to be none or filesystem, not "{given.get("sync")}"')
+        raise BadConfig(f'invalid sync mode for overlay driver: invalid sync mode: "{given.get("sync")}"')
     for key in sorted(_NOT_YET):
         if given.get(key) not in ("", "false"):
             raise DriverError(f"overlay: the option {key} is not offered yet, it comes with a later version")

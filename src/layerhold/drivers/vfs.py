@@ -41,7 +41,7 @@ class VfsDriver:
 
     def __init__(self, home: str, options: Sequence[str] = ()) -> None:
         settings = parse(options, "vfs", OPTIONS)
-        if settings.get("mountopt"):
+        if "mountopt" in settings:
             raise DriverError("vfs driver does not support mount options")
         self.home = home
         self.squash = settings.flag("ignore_chown_errors")

@@ -249,6 +249,18 @@ def test_the_marks_of_a_layer(tmp_path: Path) -> None:
     )
 
 
+def test_whiteouts_of_one_inode_name_the_first_as_go_has_them(tmp_path: Path) -> None:
+    tree = make(tmp_path / "t", {"a": WHITEOUT, "d/c": b""})
+    os.link(tree / "a", tree / "b", follow_symlinks=False)
+    os.link(tree / "a", tree / "d/b", follow_symlinks=False)
+    links = {
+        entry.name: entry.linkname
+        for entry, _ in tars.read(written(tree, deletions=OVERLAY_MARKS, lowers=()))
+        if b".wh." in entry.name
+    }
+    assert links == {b".wh.a": b"", b".wh.b": b"a", b"d/.wh.b": b"a"}
+
+
 def test_without_lowers_nothing_is_opaque(tmp_path: Path) -> None:
     tree = make(tmp_path / "t", {"o": {OPAQUE: b"y"}, "o/n": b"n"})
     assert names(layer(tree)) == [b"o/", b"o/n"]

@@ -31,7 +31,8 @@ def test_options_of_other_drivers_are_passed_over() -> None:
     [
         ("nonsense=1", 'unknown option "nonsense" ("nonsense=1")'),
         ("overlay.nonsense=1", 'unknown option "nonsense" ("overlay.nonsense=1")'),
-        ("other.size=1", 'unknown option "other.size" ("other.size=1")'),
+        ("overlay.a.b=1", 'unknown option "a.b" ("overlay.a.b=1")'),
+        ("Other.size=1", 'unknown driver "other" in option "Other.size=1"'),
         ("size", "unable to parse key/value option: size"),
     ],
 )
@@ -46,9 +47,14 @@ def test_flags(text: str, value: bool) -> None:
     assert parse([f"flag={text}"], "overlay", KNOWN).flag("flag") is value
 
 
-def test_flag_that_is_neither() -> None:
-    with pytest.raises(BadConfig, match="flag"):
-        parse(["flag=perhaps"], "overlay", KNOWN).flag("flag")
+@pytest.mark.parametrize("text", ["perhaps", ""])
+def test_flag_that_is_neither(text: str) -> None:
+    with pytest.raises(BadConfig, match=f'parsing "{text}": invalid syntax'):
+        parse([f"flag={text}", "flag=true"], "overlay", KNOWN).flag("flag")
+
+
+def test_flag_that_is_not_given() -> None:
+    assert not parse([], "overlay", KNOWN).flag("flag")
 
 
 def test_settings_of_overlay() -> None:
