@@ -32,6 +32,7 @@ LAYERS = (
         "recovery",
         "layer_files",
         "identifiers",
+        "layout",
         "streams",
     ),
     ("cli",),

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import os
 
-from layerhold.errors import BigDataFileUnknown, BigDataUnknown, DigestUnknown, InvalidBigDataName, SizeUnknown
+from layerhold.errors import (
+    BigDataFileUnknown,
+    BigDataUnknown,
+    DigestUnknown,
+    InvalidBigDataName,
+    ReadOnlyStore,
+    SizeUnknown,
+)
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, ImageRecord
@@ -32,7 +39,10 @@ else:
 
 
 class Collection(Generic[R, T]):
-    """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`."""
+    """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`.
+
+    Those of additional stores are among them, behind the store's own; they can be read, and are `read_only`.
+    """
 
     kind: ClassVar[str]
     noun: ClassVar[str]
@@ -86,6 +96,10 @@ class Collection(Generic[R, T]):
         """Make the error that there is no `ref`."""
         return self.unknown(ref)
 
+    def home(self, record: R) -> str:
+        """Say where the data files of the items are that are in the same store as `record`."""
+        return os.path.dirname(record.origin) if record.read_only else self.directory
+
     def _find(self, view: View[R], ref: str) -> R | None:
         return view.find(ref)
 
@@ -123,6 +137,11 @@ class Item(Generic[R]):
         return self.record.created
 
     @property
+    def read_only(self) -> bool:
+        """Whether it is another store's, which is only read."""
+        return self.record.read_only
+
+    @property
     def data(self) -> BigData[R]:
         """The big data: named blobs beside the record."""
         return BigData(self, self._collection)
@@ -152,13 +171,24 @@ class Item(Generic[R]):
             editor.put(self.record)
 
     def changing(self) -> _Changing[R]:
-        """Hold the exclusive lock of the kind, and give its editor and the record as it is now."""
+        """Hold the exclusive lock of the kind, and give its editor and the record as it is now.
+
+        Raises ReadOnlyStore if the item is another store's.
+        """
         return _Changing(self)
 
     def _now(self, view: View[R]) -> R:
         record = view.get(self.id)
         if record is None:
             raise self._collection.missing(self.id)
+        return record
+
+    def _own(self, view: View[R]) -> R:
+        """Give the record as it is now, to be changed."""
+        record = self._now(view)
+        if record.read_only:
+            noun = self._collection.noun
+            raise ReadOnlyStore(f"{noun} {self.id} is in {os.path.dirname(record.origin)}")
         return record
 
     def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:
@@ -189,7 +219,7 @@ class _Changing(Generic[R]):
     def __enter__(self) -> tuple[Editor[R], R]:
         editor = self._item._collection.editor(self._tables.__enter__())
         try:
-            return editor, self._item._now(editor)
+            return editor, self._item._own(editor)
         except BaseException as error:
             self._tables.__exit__(type(error), error, error.__traceback__)
             raise
@@ -210,7 +240,7 @@ class BigData(Generic[R]):
 
     @property
     def _directory(self) -> str:
-        return os.path.join(self._collection.directory, self._item.id)
+        return os.path.join(self._collection.home(self._item.record), self._item.id)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._item.record.big_data_names)
@@ -257,7 +287,7 @@ class BigData(Generic[R]):
         big_data.file_name(key)
         with (
             self._item.changing() as (editor, record),
-            noted(self._collection.directory, Intent(id=record.id, keys=(key,))),
+            noted(self._collection.home(record), Intent(id=record.id, keys=(key,))),
         ):
             big_data.write(self._directory, key, value)
             self._item.record = with_data(record, {key: value})

@@ -33,14 +33,28 @@ if TYPE_CHECKING:
 
 
 class Containers(Collection["ContainerRecord", "Container"]):
-    """All containers of a store. `run_directory` is `<runroot>/<driver>-containers`."""
+    """All containers of a store. `run_directory` is `<runroot>/<driver>-containers`.
+
+    `volatile_records` is the file for containers that need not outlive a reboot; in a `transient` store all are so.
+    """
 
     kind = "containers"
     noun = "container"
     unknown = ContainerUnknown
 
-    def __init__(self, tables: AnyTables, directory: str, run_directory: str, layers: Layers) -> None:
+    def __init__(
+        self,
+        tables: AnyTables,
+        directory: str,
+        run_directory: str,
+        layers: Layers,
+        *,
+        volatile_records: str,
+        transient: bool,
+    ) -> None:
         super().__init__(tables, directory)
+        self._volatile_records = volatile_records
+        self._transient = transient
         self.run_directory = run_directory
         self.layers = layers
         self.item = Container
@@ -55,27 +69,38 @@ class Containers(Collection["ContainerRecord", "Container"]):
         data: Mapping[str, bytes] | None = None,
         flags: Mapping[str, object] | None = None,
         mount_options: Sequence[str] = (),
+        volatile: bool = False,
     ) -> Container:
         """Make a container and its writable layer over the image's top layer (or over nothing).
+
+        A `volatile` one is mounted without ever being synced, and what says that it is there is not synced either:
+        faster, and all of it may be lost when the machine crashes.
 
         Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, OSError.
         """
         data = data or {}
         for key in data:
             big_data.file_name(key)
+        volatile = volatile or self._transient
         wanted = ContainerRecord(
             id=new_id() if id is None else check_id(id),
             names=distinct(names),
             metadata=metadata,
             layer=new_id(),
             created=now(),
-            flags=_flags(flags, mount_options),
+            flags=_flags(flags, mount_options, volatile=volatile),
+            origin=self._volatile_records if volatile else "",
         )
         wanted = with_data(wanted, data)
         with self._tables.reading("layers", "images", "containers") as views:
             source, base = self._plan(views, wanted, image)
         wanted = wanted.replace(image=source)
-        layer = LayerRecord(id=wanted.layer, parent=base.id if base else "", created=wanted.created)
+        layer = LayerRecord(
+            id=wanted.layer,
+            parent=base.id if base else "",
+            created=wanted.created,
+            origin=self.layers.files.volatile if volatile else "",
+        )
         driver = self.layers.driver
         with driver.building(layer.id, layer.parent or None, LayerSpec()) as build:
             build.sync()
@@ -178,9 +203,11 @@ class Container(Item["ContainerRecord"]):
         return Path(path)
 
 
-def _flags(flags: Mapping[str, object] | None, mount_options: Sequence[str]) -> dict[str, object]:
+def _flags(flags: Mapping[str, object] | None, mount_options: Sequence[str], *, volatile: bool) -> dict[str, object]:
     """The flags that Go writes for every container; its labels are empty where SELinux is not in use."""
     made: dict[str, object] = {"MountLabel": "", "ProcessLabel": "", **(flags or {})}
     if mount_options:
         made["MountOpts"] = list(mount_options)
+    if volatile:
+        made["Volatile"] = True
     return made

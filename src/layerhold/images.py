@@ -21,7 +21,7 @@ from layerhold.tree.files import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from layerhold.errors import NotFound
     from layerhold.layers import Layers
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Images(Collection["ImageRecord", "Image"]):
-    """All images of a store."""
+    """All images of a store.
+
+    `directory` is where new ones go. A store whose images lie in a root of their own may have more in its graph root:
+    a record's `origin` tells.
+    """
 
     kind = "images"
     noun = "image"
@@ -83,6 +87,10 @@ class Images(Collection["ImageRecord", "Image"]):
         """Give the images that have a manifest with this digest."""
         return [image for image in self if digest in image.digests]
 
+    def home(self, record: ImageRecord) -> str:
+        """Say where the data files of the images are that are in the same file as `record`."""
+        return os.path.dirname(record.origin) or self.directory
+
     def missing(self, ref: str) -> NotFound:
         """Make the error that there is no image `ref`."""
         return ImageUnknown(ref, f'locating image with ID "{ref}"')
@@ -96,10 +104,10 @@ class Images(Collection["ImageRecord", "Image"]):
             if found is None:
                 raise LayerUnknown(layer.id if isinstance(layer, Layer) else layer)
             top = found.id
-        if wanted.id in views.images:
+        if wanted.id in views.images.own:
             raise DuplicateID(f'an image with ID "{wanted.id}" already exists')
         for name in wanted.names:
-            if (holder := views.images.by_name(name)) is not None:
+            if (holder := views.images.own.by_name(name)) is not None:
                 raise DuplicateName(f'image name "{name}" is already associated with image "{holder.id}"')
         return top
 
@@ -160,18 +168,35 @@ class Image(Item["ImageRecord"]):
             files.bins() as bins,
             owner._tables.writing("layers", "images", "mounts", also_reading=("containers",)) as editors,
         ):
-            record = self._now(editors.images)
+            record = self._own(editors.images)
             references.refuse_if_image_needed(editors.containers, record.id)
             going = references.only_for_image(editors, record) if with_layers else []
             if commit:
-                with noted(owner.directory, Intent(id=record.id, layers=tuple(going))):
+                with noted(owner.home(record), Intent(id=record.id, layers=tuple(going))):
                     editors.images.remove(record.id)
                     editors.images.save()
                     files.remove(editors.layers, going, bins)
                     for id in going:
                         editors.mounts.remove(id)
-                    remove_tree(os.path.join(owner.directory, record.id))
+                    remove_tree(os.path.join(owner.home(record), record.id))
         return going
+
+    def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:
+        """Change the names; an image of an additional store is first made one of the store's own, with all it has."""
+        owner = self._collection
+        with owner._tables.writing("images") as editors:
+            record = self._now(editors.images)
+            self.record = self._renamed(record, distinct(change(record.names)))
+            if not record.read_only:
+                editors.images.put(self.record)
+                return
+            self.record = self.record.replace(origin="", read_only=False)
+            with noted(owner.directory, Intent(id=record.id)):
+                for key in record.big_data_names:
+                    value = big_data.read(os.path.join(owner.home(record), record.id), key)
+                    big_data.write(os.path.join(owner.directory, record.id), key, value)
+                editors.images.put(self.record)
+                editors.images.save()
 
     def _renamed(self, record: ImageRecord, names: tuple[str, ...]) -> ImageRecord:
         """Names that an image gets are remembered, newest first (Go puts one after the other in front)."""

@@ -27,30 +27,36 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Driver
     from layerhold.records.model import LayerRecord
     from layerhold.records.table import Editor
-    from layerhold.tree.trash import TempDir
+    from layerhold.tree.trash import Bin
 
 
 class Bins(Value):
     """Where removed layers go until the locks are released: one for each file system, since they are renamed."""
 
-    driver: TempDir | Shredder
-    beside: TempDir | Shredder
+    driver: Bin
+    beside: Bin
 
 
 _NO_ROOM = Bins(driver=Shredder(), beside=Shredder())
 
 
 class LayerFiles:
-    """Where the files of layers are, and how they go. `directory` is `<graphroot>/<driver>-layers`."""
+    """Where the files of layers are, and how they go. `directory` is `<graphroot>/<driver>-layers`.
 
-    def __init__(self, driver: Driver, directory: str) -> None:
+    `of_images` and `volatile` are the files for records of layers that are not written to, and of those that need not
+    outlive the machine's running; "" is the first file of the table.
+    """
+
+    def __init__(self, driver: Driver, directory: str, *, of_images: str = "", volatile: str = "") -> None:
         self.driver = driver
         self.directory = directory
+        self.of_images = of_images
+        self.volatile = volatile
         self.aside = Aside(os.path.join(directory, "tmp"))
 
-    def split(self, id: str) -> str:
-        """Say where the tar-split file of layer `id` is."""
-        return os.path.join(self.directory, f"{id}.tar-split.gz")
+    def split(self, id: str, home: str = "") -> str:
+        """Say where the tar-split file of layer `id` is; `home` is another store's `<driver>-layers`."""
+        return os.path.join(home or self.directory, f"{id}.tar-split.gz")
 
     def data(self, id: str) -> str:
         """Say where the big data of layer `id` is."""

@@ -84,6 +84,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
             flags=dict(flags or {}),
             mount_label=label,
             created=now(),
+            origin="" if writable else self.files.of_images,
         )
         above = parent.id if isinstance(parent, Layer) else parent
         with self._tables.reading("layers", "containers") as views:
@@ -120,10 +121,10 @@ class Layers(Collection["LayerRecord", "Layer"]):
     def _plan(self, views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord | None:
         """Find the parent, or raise why `wanted` may not be made."""
         layers = views.layers
-        if wanted.id in layers:
+        if wanted.id in layers.own:
             raise DuplicateID()
         for name in wanted.names:
-            if layers.by_name(name) is not None:
+            if layers.own.by_name(name) is not None:
                 raise DuplicateName()
         if not parent:
             return None
@@ -222,7 +223,7 @@ class Layer(Item["LayerRecord"]):
             views = stack.enter_context(self._collection._tables.reading("layers"))
             record = self._now(views.layers)
             how = record.compression if compression is None else compression
-            split = self._collection.files.split(self.id)
+            split = self._collection.files.split(self.id, self._collection.home(record))
             if not regenerate and self._is_parent(views.layers, record, against) and os.path.exists(split):
                 chunks = self._assembled(stack, record, split)
             else:
@@ -284,7 +285,7 @@ class Layer(Item["LayerRecord"]):
             owner.files.bins() as bins,
             owner._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
         ):
-            self._now(editors.layers)
+            self._own(editors.layers)
             references.refuse_if_layer_needed(editors, self.id)
             owner.files.remove(editors.layers, [self.id], bins)
             editors.mounts.remove(self.id)

@@ -34,12 +34,14 @@ LAYERS = 30
 IMAGESTORE_LAYERS = 31
 ADDITIONAL_LAYERS = 40
 IMAGES = 50
+GRAPHROOT_IMAGES = 51
 ADDITIONAL_IMAGES = 60
 CONTAINERS = 70
 MOUNTS = 80
 
 MARK_SIZE = 64
 _SEVERAL = (ADDITIONAL_LAYERS, ADDITIONAL_IMAGES)  # ranks of which one thread may hold several locks
+_NO_FILE = -1
 
 
 class Held:
@@ -98,6 +100,9 @@ class LockFile:
     def _held(self, *, exclusive: bool, wait: bool) -> Iterator[Held | None]:
         with _in_order(self):
             fd = self._open(to_write=exclusive)
+            if fd == _NO_FILE:
+                yield _Unmarked()
+                return
             try:
                 if not locks.lock(fd, exclusive=exclusive, wait=wait):
                     yield None
@@ -128,15 +133,49 @@ class LockFile:
         return fd
 
 
-class NoLock:
-    """Stands for the lock of a store that is only read: always granted, never marked."""
+class BothLocks:
+    """Two lock files that are taken, and marked, as one: those of a store whose images lie in a root of their own.
 
-    rank = 0
+    The mark that counts is that of `first` (the Go library compares no other).
+    """
+
+    def __init__(self, first: LockFile, second: LockFile) -> None:
+        self._first = first
+        self._second = second
 
     @contextmanager
     def shared(self) -> Iterator[Held]:
-        """Grant it."""
-        yield _Unmarked()
+        """Hold both together with other readers."""
+        with self._first.shared() as held, self._second.shared():
+            yield held
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Held]:
+        """Hold both alone."""
+        with self._first.exclusive() as one, self._second.exclusive() as other:
+            yield _BothHeld(one, other)
+
+    def make(self) -> None:
+        """Make the files that are not there."""
+        self._first.make()
+        self._second.make()
+
+
+class _BothHeld(Held):
+    def __init__(self, first: Held, second: Held) -> None:
+        super().__init__(first._fd, exclusive=True)
+        self._second = second
+
+    def record_write(self) -> bytes:
+        self._second.record_write()
+        return super().record_write()
+
+
+class ReadersLock(LockFile):
+    """The lock of a store that is only read: never made, never marked, and granted where there is no lock file.
+
+    Such a store may lie on a read-only file system, or belong to somebody else.
+    """
 
     @contextmanager
     def exclusive(self) -> Iterator[Held]:
@@ -145,6 +184,12 @@ class NoLock:
         yield
 
     try_exclusive = exclusive
+
+    def _open(self, *, to_write: bool) -> int:  # noqa: ARG002 - it is never to write
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (FileNotFoundError, PermissionError):
+            return _NO_FILE
 
 
 class _Unmarked(Held):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from layerhold.containers import Containers
-    from layerhold.images import Images
     from layerhold.layer_files import LayerFiles
     from layerhold.records.intents import Intent
     from layerhold.records.model import ContainerRecord, ImageRecord
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     Items = Editor[ImageRecord] | Editor[ContainerRecord]
 
 
-def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Containers) -> None:
+def clear_up(tables: Tables, files: LayerFiles, image_homes: Sequence[str], containers: Containers) -> None:
     """Act on every note that a crash left; does nothing, and takes no lock, when there is none."""
-    if not (anything_left(images.directory) or anything_left(containers.directory)):
+    if not any(anything_left(home) for home in (*image_homes, containers.directory)):
         return
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
 
@@ -43,12 +42,13 @@ def clear_up(tables: Tables, files: LayerFiles, images: Images, containers: Cont
 
         for intent in left_over(containers.directory):
             _settle(editors.containers, intent, (containers.directory, containers.run_directory), remove)
-        for intent in left_over(images.directory):
-            _settle(editors.images, intent, (images.directory,), remove)
+        for home in image_homes:
+            for intent in left_over(home):
+                _settle(editors.images, intent, (home,), remove)
 
 
 def _settle(kind: Items, intent: Intent, homes: Sequence[str], remove: Callable[[Sequence[str]], None]) -> None:
-    record = kind.get(intent.id)
+    record = kind.own.get(intent.id)
     if record is not None:
         sweep_temporaries(os.path.join(homes[0], record.id))
         _measure(kind, record, homes[0], intent.keys)

@@ -1,7 +1,8 @@
 """Who uses what.
 
 A layer stays while another layer stands on it, an image has it as its top (or as a mapped copy of its top), or a
-container owns it. Everything here looks at records only: the caller holds the locks and deletes.
+container owns it. Everything here looks at records only: the caller holds the locks and deletes. What additional
+stores have does not count: they have their own layers, of the same ID or not.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 def children(layers: View[LayerRecord], id: str) -> list[LayerRecord]:
     """The layers that stand directly on layer `id`."""
-    return layers.where("parent", id)
+    return layers.own.where("parent", id)
 
 
 def images_over(images: View[ImageRecord], id: str) -> list[ImageRecord]:
     """The images that have layer `id` as their top, or as a mapped copy of it."""
-    return [image for image in images if image.layer == id or id in image.mapped_layers]
+    return [image for image in images.own if image.layer == id or id in image.mapped_layers]
 
 
 def container_of(containers: View[ContainerRecord], id: str) -> ContainerRecord | None:
@@ -64,7 +65,7 @@ def only_for_image(views: Views, image: ImageRecord) -> list[str]:
 def unneeded(views: Views, ids: Collection[str]) -> list[str]:
     """Those of the layers `ids` that are there and that nobody needs (but others of `ids`), each before its parent."""
     removable: list[str] = []
-    remaining = [id for id in ids if id in views.layers]
+    remaining = [id for id in ids if id in views.layers.own]
     while ready := [id for id in remaining if not _needed(views, id, removable, "")]:
         removable.extend(ready)
         remaining = [id for id in remaining if id not in ready]
@@ -74,11 +75,11 @@ def unneeded(views: Views, ids: Collection[str]) -> list[str]:
 def _unneeded_from(views: Views, id: str, gone: Collection[str], image: str) -> Iterator[str]:
     """Walk down from layer `id` for as long as only `image` and what is in `gone` need what is met."""
     above: list[str] = []
-    layer = views.layers.get(id) if id else None
+    layer = views.layers.own.get(id) if id else None
     while layer and layer.id not in gone and not _needed(views, layer.id, [*gone, *above], image):
         yield layer.id
         above.append(layer.id)
-        layer = views.layers.get(layer.parent) if layer.parent else None
+        layer = views.layers.own.get(layer.parent) if layer.parent else None
 
 
 def _needed(views: Views, id: str, gone: Collection[str], image: str) -> bool:

@@ -2,8 +2,7 @@
 
 `Store.open` makes what is missing of
 
-    <graphroot>/storage.lock, <driver>/, <driver>-layers/, <driver>-images/, <driver>-containers/
-    <runroot>/<driver>-layers/, <driver>-containers/, <driver>-locks/
+    <graphroot>/storage.lock, the driver's home, and what layout.py names
 
 chooses the driver under the storage lock, and clears up what a crash left. The collections do the work; what is here
 is what concerns several of them.
@@ -21,10 +20,9 @@ from layerhold.errors import AmbiguousName, LayerUnknown, LayerUsedByContainer, 
 from layerhold.images import Images
 from layerhold.layer_files import LayerFiles
 from layerhold.layers import Layer, Layers
+from layerhold.layout import Layout, check_roots
 from layerhold.lock import LockFile
-from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
-from layerhold.records.table import Table
-from layerhold.tables import HeldForReading, HeldForWriting, Tables
+from layerhold.tables import HeldForReading, HeldForWriting
 from layerhold.tree.files import make_dirs
 
 TYPE_CHECKING = False
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from layerhold.containers import Container
-    from layerhold.drivers.base import Driver
     from layerhold.images import Image
     from layerhold.layers import Mount
+    from layerhold.records.model import MountRecord
     from layerhold.tables import AnyTables
 
 VERSION = "0.1.0"
@@ -47,20 +45,24 @@ class Store:
     files of its layers are.
     """
 
-    def __init__(self, config: Config, files: LayerFiles, tables: AnyTables, storage_lock: LockFile) -> None:
+    def __init__(
+        self, config: Config, layout: Layout, files: LayerFiles, tables: AnyTables, storage_lock: LockFile
+    ) -> None:
         self.config = config
+        self._layout = layout
         self.driver = files.driver
         self._files = files
         self._tables = tables
         self._storage_lock = storage_lock
-        name = self.driver.name
         self.layers = Layers(tables, files, storage_lock, squash=self.driver.squash)
-        self.images = Images(tables, os.path.join(config.graphroot, f"{name}-images"), self.layers)
+        self.images = Images(tables, layout.image("images"), self.layers)
         self.containers = Containers(
             tables,
-            os.path.join(config.graphroot, f"{name}-containers"),
-            os.path.join(config.runroot, f"{name}-containers"),
+            layout.graph("containers"),
+            layout.run("containers"),
             self.layers,
+            volatile_records=layout.volatile_containers,
+            transient=layout.transient,
         )
 
     @classmethod
@@ -79,31 +81,34 @@ class Store:
         """
         if config is None:
             config = Config.load(graphroot=graphroot, runroot=runroot, driver=driver, options=options)
+        check_roots(config)
         make_dirs(config.runroot)
         make_dirs(config.graphroot)
         path = os.path.join(config.graphroot, "storage.lock")
         storage_lock = LockFile(path, rank=lock.STORAGE, store=config.graphroot)
         with storage_lock.exclusive():
-            from layerhold.drivers.choose import open_driver
+            from layerhold.drivers.choose import Place, open_driver
 
             found = open_driver(
                 config.driver or None,
-                graphroot=config.graphroot,
-                runroot=config.runroot,
+                Place(
+                    graphroot=config.graphroot,
+                    runroot=config.runroot,
+                    imagestore=config.imagestore,
+                    additional=config.additional_image_stores,
+                ),
                 options=config.options,
                 priority=config.driver_priority,
             )
-            for root, kinds in (
-                (config.graphroot, ("layers", "images", "containers")),
-                (config.runroot, ("layers", "containers", "locks")),
-            ):
-                for kind in kinds:
-                    make_dirs(os.path.join(root, f"{found.name}-{kind}"))
-        files = LayerFiles(found, os.path.join(config.graphroot, f"{found.name}-layers"))
+            layout = Layout.of(config, found.name)
+            layout.make_directories()
+        files = LayerFiles(
+            found, layout.graph("layers"), of_images=layout.layers_of_images, volatile=layout.volatile_layers
+        )
         files.sweep()
-        tables = _tables(config, found, files)
-        store = cls(config, files, tables, storage_lock)
-        recovery.clear_up(tables, files, store.images, store.containers)
+        tables = layout.open_tables(files, _Once(found.sweep))
+        store = cls(config, layout, files, tables, storage_lock)
+        recovery.clear_up(tables, files, layout.image_homes, store.containers)
         return store
 
     def __enter__(self) -> Store:
@@ -116,13 +121,13 @@ class Store:
     def reading(self) -> Iterator[Store]:
         """Hold the shared locks of all tables; the store that the block gets shows one moment."""
         with self._tables.reading("layers", "images", "containers", "mounts") as views:
-            yield Store(self.config, self._files, HeldForReading(views), self._storage_lock)
+            yield Store(self.config, self._layout, self._files, HeldForReading(views), self._storage_lock)
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
         """Hold the exclusive locks of all tables; what the block does through its store is one batch."""
         with self._tables.writing("layers", "images", "containers", "mounts") as editors:
-            yield Store(self.config, self._files, HeldForWriting(editors), self._storage_lock)
+            yield Store(self.config, self._layout, self._files, HeldForWriting(editors), self._storage_lock)
 
     def __getitem__(self, ref: str) -> Layer | Image | Container:
         """Give the layer, image or container `ref`. Raises NotFound, AmbiguousName if items of two kinds match."""
@@ -196,12 +201,13 @@ class Store:
         for container in self.containers:
             container.delete()
         for image in self.images:
-            image.delete(with_layers=False)
+            if not image.read_only:
+                image.delete(with_layers=False)
         with (
             self.layers.files.bins() as bins,
             self._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
         ):
-            going = references.unneeded(editors, [layer.id for layer in editors.layers])
+            going = references.unneeded(editors, [layer.id for layer in editors.layers.own])
             self.layers.files.remove(editors.layers, going, bins)
             for id in going:
                 editors.mounts.remove(id)
@@ -228,34 +234,6 @@ class Store:
     def _mountable(self, ref: str) -> Layer:
         container = self.containers.get(ref)
         return container.layer if container else self.layers[ref]
-
-
-def _tables(config: Config, driver: Driver, files: LayerFiles) -> Tables:
-    graph, run = f"{config.graphroot}/{driver.name}", f"{config.runroot}/{driver.name}"
-
-    def locked(path: str, rank: int) -> LockFile:
-        lock_file = LockFile(path, rank=rank, store=config.graphroot)
-        lock_file.make()
-        return lock_file
-
-    return Tables(
-        layers=Table(
-            LayerRecord,
-            locked(f"{graph}-layers/layers.lock", lock.LAYERS),
-            [f"{graph}-layers/layers.json", f"{graph}-layers/volatile-layers.json"],
-            repair=files.repair,
-        ),
-        images=Table(ImageRecord, locked(f"{graph}-images/images.lock", lock.IMAGES), [f"{graph}-images/images.json"]),
-        containers=Table(
-            ContainerRecord,
-            locked(f"{graph}-containers/containers.lock", lock.CONTAINERS),
-            [f"{graph}-containers/containers.json", f"{graph}-containers/volatile-containers.json"],
-        ),
-        mounts=Table(
-            MountRecord, locked(f"{run}-layers/mountpoints.lock", lock.MOUNTS), [f"{run}-layers/mountpoints.json"]
-        ),
-        first_write=_Once(driver.sweep),
-    )
 
 
 class _Once:

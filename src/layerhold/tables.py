@@ -1,9 +1,10 @@
 """The four tables of a store, locked together.
 
 `reading` and `writing` take the locks of the tables that they are asked for, always in the order layers, images,
-containers, mounts, and give back their views and editors. This is the only place where more than one lock of a store is
-taken. A `Held` tables object stands for locks that are already held: it hands out the same views again, which is what
-makes `store.reading()` and `store.writing()` work with the very same collections.
+containers, mounts, and give back their views and editors; behind the layers and images, those of additional stores,
+which are only read, can be looked up. This is the only place where more than one lock of a store is taken. A `Held`
+tables object stands for locks that are already held: it hands out the same views again, which is what makes
+`store.reading()` and `store.writing()` work with the very same collections.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from layerhold.values import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
     from layerhold.records.table import Editor, Table, View
@@ -45,13 +47,18 @@ class Editors(Views):
 
 
 class Tables(Value):
-    """The tables of one store. `first_write` is called once, when the layers are first locked for writing."""
+    """The tables of one store. `first_write` is called once, when the layers are first locked for writing.
+
+    `additional_layers` and `additional_images` are those of the additional stores, in the order of the look-up.
+    """
 
     layers: Table[LayerRecord]
     images: Table[ImageRecord]
     containers: Table[ContainerRecord]
     mounts: Table[MountRecord]
     first_write: Callable[[], None]
+    additional_layers: tuple[Table[LayerRecord], ...] = ()
+    additional_images: tuple[Table[ImageRecord], ...] = ()
 
     @contextmanager
     def reading(self, *kinds: str) -> Iterator[Views]:
@@ -60,7 +67,7 @@ class Tables(Value):
         with ExitStack() as stack:
             for kind in ORDER:
                 if kind in kinds:
-                    setattr(views, kind, stack.enter_context(getattr(self, kind).reading()))
+                    setattr(views, kind, self._read(kind, stack))
             yield views
 
     @contextmanager
@@ -70,12 +77,22 @@ class Tables(Value):
         with ExitStack() as stack:
             for kind in ORDER:
                 if kind in kinds:
-                    setattr(editors, kind, stack.enter_context(getattr(self, kind).writing()))
+                    editor = stack.enter_context(getattr(self, kind).writing())
+                    editor.others = self._others(kind, stack)
+                    setattr(editors, kind, editor)
                 elif kind in also_reading:
-                    setattr(editors, kind, stack.enter_context(getattr(self, kind).reading()))
+                    setattr(editors, kind, self._read(kind, stack))
                 if kind == "layers" and kind in kinds:
                     self.first_write()
             yield editors
+
+    def _read(self, kind: str, stack: ExitStack) -> View[Any]:
+        view = stack.enter_context(getattr(self, kind).reading())
+        others = self._others(kind, stack)
+        return view.joined(others) if others else view  # type: ignore[no-any-return]
+
+    def _others(self, kind: str, stack: ExitStack) -> tuple[View[Any], ...]:
+        return tuple(stack.enter_context(table.reading()) for table in getattr(self, f"additional_{kind}", ()))
 
 
 class HeldForReading:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Driver, LayerSpec, MountOptions
-from layerhold.drivers.choose import open_driver
+from layerhold.drivers.choose import Place, open_driver
 from layerhold.linux import mounts
 from tests import stores
 
@@ -31,7 +31,7 @@ class Bench:
     def open(self, options: Sequence[str] = ()) -> Driver:
         """Open the store's driver once more, as another process would."""
         return open_driver(
-            self.kind, graphroot=str(self.graphroot), runroot=str(self.runroot), options=options, priority=()
+            self.kind, Place(graphroot=str(self.graphroot), runroot=str(self.runroot)), options=options, priority=()
         )
 
     def new(self, id: str, parent: str | None = None, tree: Tree | None = None) -> None:

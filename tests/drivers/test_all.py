@@ -197,12 +197,12 @@ def test_layer_that_is_not_there(bench: Bench) -> None:
 KILLED = """
 import os, signal, sys
 from layerhold.drivers.base import LayerSpec
-from layerhold.drivers.choose import open_driver
+from layerhold.drivers.choose import Place, open_driver
 
 # An ordinary user may write into the root of his layers; root may anyway.
 BASE_MODE = 0o755 if os.geteuid() else 0o555
 kind, graphroot, runroot = sys.argv[1:]
-driver = open_driver(kind, graphroot=graphroot, runroot=runroot, options=(), priority=())
+driver = open_driver(kind, Place(graphroot=graphroot, runroot=runroot), options=(), priority=())
 with driver.building("half", None, LayerSpec()) as build:
     with open(build.contents.path + "/file", "w") as file:
         file.write("half")

@@ -18,7 +18,7 @@ import pytest
 
 from layerhold.drivers import overlay_home, overlay_links, overlay_mount
 from layerhold.drivers.base import ERASE, OVERLAY_MARKS, MountOptions
-from layerhold.drivers.choose import open_driver
+from layerhold.drivers.choose import Place, open_driver
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.errors import BadConfig, DriverError, DriverNotSupported
 from layerhold.linux import mounts, selinux
@@ -406,9 +406,9 @@ def test_what_fuse_overlayfs_filled_is_listed_but_not_read(overlay: Bench) -> No
 KILLED = """
 import os, signal, sys
 from layerhold.drivers import overlay_mount
-from layerhold.drivers.choose import open_driver
+from layerhold.drivers.choose import Place, open_driver
 graphroot, runroot = sys.argv[1:]
-driver = open_driver("overlay", graphroot=graphroot, runroot=runroot, options=(), priority=())
+driver = open_driver("overlay", Place(graphroot=graphroot, runroot=runroot), options=(), priority=())
 real = overlay_mount.mount
 def kill(spec):
     real(spec)
@@ -474,11 +474,13 @@ def test_a_refusal_leaves_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Probe, "_works", lambda _probe: "not here")
     with stores.scratch("driver") as folder:
         for _ in range(2):
-            driver = open_driver(None, graphroot=f"{folder}/graph", runroot=f"{folder}/run", options=(), priority=())
+            driver = open_driver(
+                None, Place(graphroot=f"{folder}/graph", runroot=f"{folder}/run"), options=(), priority=()
+            )
             assert driver.name == "vfs"
             assert os.listdir(folder / "graph") == ["vfs"]
         with pytest.raises(DriverNotSupported, match="not here: driver not supported"):
-            open_driver("overlay", graphroot=f"{folder}/graph", runroot=f"{folder}/run", options=(), priority=())
+            open_driver("overlay", Place(graphroot=f"{folder}/graph", runroot=f"{folder}/run"), options=(), priority=())
 
 
 @pytest.mark.parametrize("option", ["mount_program=/bin/true", "size=1G", "force_mask=shared", "imagestore=/tmp"])

@@ -48,9 +48,9 @@ def test_options(vfs: Bench) -> None:
 WORK = """
 import os, sys
 from layerhold.drivers.base import LayerSpec
-from layerhold.drivers.choose import open_driver
+from layerhold.drivers.choose import Place, open_driver
 top = sys.argv[1]
-driver = open_driver(None, graphroot=top + "/graph", runroot=top + "/run", options=(), priority=())
+driver = open_driver(None, Place(graphroot=top + "/graph", runroot=top + "/run"), options=(), priority=())
 assert driver.name == "vfs", driver.name
 
 def publish(build):

@@ -16,7 +16,7 @@ import pytest
 
 from layerhold import lock
 from layerhold.errors import LockOrder, ReadOnlyStore, StorageError
-from layerhold.lock import LockFile, NoLock
+from layerhold.lock import BothLocks, LockFile, ReadersLock
 
 
 @contextmanager
@@ -237,13 +237,37 @@ def test_descriptors_are_not_inherited_and_are_closed(path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_no_lock() -> None:
-    with NoLock().shared() as held:
+def test_a_readers_lock_needs_no_file(path: Path) -> None:
+    readers = ReadersLock(str(path), rank=lock.ADDITIONAL_LAYERS)
+    with readers.shared() as held:
         assert held.last_writer() == b""
         with pytest.raises(ReadOnlyStore):
             held.record_write()
-    with pytest.raises(ReadOnlyStore), NoLock().exclusive():
+    with pytest.raises(ReadOnlyStore), readers.exclusive():
         pass
+    assert not path.exists()
+
+
+def test_a_readers_lock_keeps_writers_out(path: Path) -> None:
+    with lock_file(path).exclusive() as held:
+        mark = held.record_write()
+    with ReadersLock(str(path), rank=lock.ADDITIONAL_LAYERS, store="other").shared() as reading:
+        assert reading.last_writer() == mark
+        with lock_file(path).try_exclusive() as got:
+            assert got is None
+
+
+def test_two_locks_as_one(path: Path) -> None:
+    second = path.with_name("second.lock")
+    both = BothLocks(LockFile(str(path), rank=lock.LAYERS), LockFile(str(second), rank=lock.IMAGESTORE_LAYERS))
+    with both.exclusive() as held:
+        mark = held.record_write()
+        with LockFile(str(second), rank=lock.LAYERS, store="other").try_exclusive() as got:
+            assert got is None
+    with both.shared() as reading:
+        assert reading.last_writer() == mark
+    assert len(second.read_bytes()) == lock.MARK_SIZE
+    assert second.read_bytes() != mark
 
 
 @pytest.mark.root

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerhold.ids.mappings import IdMappings
-    from layerhold.tree.trash import Shredder, TempDir
+    from layerhold.tree.trash import Bin
 
 # How a tree shows that a name of a lower layer is gone.
 ERASE = "erase"  # the name is simply not there: the tree is whole
@@ -36,7 +36,7 @@ class Features(Value):
 
 
 class LayerSpec(Value):
-    """How a new layer is to be made."""
+    """How a new layer is to be made. `writable`: for a container, not one of an image's."""
 
     writable: bool = True
     mappings: IdMappings | None = None
@@ -135,10 +135,10 @@ class Driver(Protocol):
     def is_mounted(self, id: str) -> bool:
         """Tell whether the kernel has layer `id` mounted (always true for drivers that need no mount)."""
 
-    def trash(self) -> AbstractContextManager[TempDir]:
+    def trash(self) -> AbstractContextManager[Bin]:
         """Open a directory aside for `remove`; entered before the locks are taken, emptied at the end of the block."""
 
-    def remove(self, id: str, trash: TempDir | Shredder) -> None:
+    def remove(self, id: str, trash: Bin) -> None:
         """Move layer `id` into the trash; a layer that is not there is no error (lock held exclusively)."""
 
     def exists(self, id: str) -> bool:

@@ -12,12 +12,21 @@ from __future__ import annotations
 import os
 
 from layerhold.errors import DriverError, DriverIncompatibleFS, DriverNotSupported, DriverPrerequisites
+from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TypedDict
 
     from layerhold.drivers.base import Driver
+
+    class Elsewhere(TypedDict):
+        """Homes of a driver that are not its own."""
+
+        images: str
+        additional: Sequence[str]
+
 
 ORDER = ("overlay", "vfs")
 _NOT_YET = ("btrfs", "zfs")
@@ -27,36 +36,54 @@ _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
 _FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
 
 
-def open_driver(
-    name: str | None, *, graphroot: str, runroot: str, options: Sequence[str], priority: Sequence[str]
-) -> Driver:
+class Place(Value):
+    """The roots of a store: its own, that of images if they have one, and those of additional stores."""
+
+    graphroot: str
+    runroot: str
+    imagestore: str = ""
+    additional: tuple[str, ...] = ()
+
+
+def open_driver(name: str | None, place: Place, *, options: Sequence[str], priority: Sequence[str]) -> Driver:
     """Open the driver for a store. Raises DriverError, BadConfig (options), OSError."""
+    graphroot = place.graphroot
     name = name or _prior(graphroot)
     if name:
-        return _open(name, graphroot, runroot, options)
+        return _open(name, place, options)
     begun = [candidate for candidate in ORDER if any(_names(os.path.join(graphroot, candidate)))]
     refusals = {}
     for candidate in dict.fromkeys([*begun, *(priority or ORDER)]):
         try:
-            return _open(candidate, graphroot, runroot, options)
+            return _open(candidate, place, options)
         except (DriverNotSupported, DriverPrerequisites, DriverIncompatibleFS) as error:
             refusals[candidate] = f"{candidate}: {error}"
     raise DriverNotSupported("; ".join(refusals.values()))
 
 
-def _open(name: str, graphroot: str, runroot: str, options: Sequence[str]) -> Driver:
+def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
+    graphroot = place.graphroot
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
 
         home = _overlay_home(name, graphroot)
-        return OverlayDriver(os.path.join(graphroot, home), os.path.join(runroot, home), options)
+        return OverlayDriver(
+            os.path.join(graphroot, home), os.path.join(place.runroot, home), options, **_elsewhere("overlay", place)
+        )
     if name == "vfs":
         from layerhold.drivers.vfs import VfsDriver
 
-        return VfsDriver(os.path.join(graphroot, "vfs"), options)
+        return VfsDriver(os.path.join(graphroot, "vfs"), options, **_elsewhere("vfs", place))
     if name in _NOT_YET:
         raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
+
+
+def _elsewhere(home: str, place: Place) -> Elsewhere:
+    return {
+        "images": os.path.join(place.imagestore, home) if place.imagestore else "",
+        "additional": [os.path.join(root, home) for root in place.additional],
+    }
 
 
 def _overlay_home(name: str, graphroot: str) -> str:

@@ -6,6 +6,9 @@
     <home>/<id>/work/, merged/, and in a base layer empty/
     <home>/tempdirs/          layers in the making, and those that are being deleted (tree/trash.py)
 
+Layers of images may lie in a home of their own, and additional stores have homes that are only read (homes.py). What is
+not in the driver's own home is mounted on `<run home>/<id>/merged`, to be read.
+
 A layer is built whole in `tempdirs`, moved into place, and then gets its link: a crash leaves something aside, or a
 layer whose record is incomplete. All paths go through the home, which is bind-mounted on itself (overlay_home.py):
 renaming across that mount would fail.
@@ -18,16 +21,17 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.durable import settle
+from layerhold.drivers.homes import Homes
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
-from layerhold.tree.trash import Aside
+from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,59 +39,81 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mount import MountSpec
-    from layerhold.tree.trash import Shredder, TempDir
+    from layerhold.tree.trash import Bin
 
 
 class OverlayDriver:
-    """Layers for the kernel's overlay, below `home`; what need not outlive a reboot is in `run_home`."""
+    """Layers for the kernel's overlay, below `home`; what need not outlive a reboot is in `run_home`.
+
+    `images` is the home of images if they have one of their own, `additional` those of additional stores.
+    """
 
     name = "overlay"
     reserved = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev"})
 
-    def __init__(self, home: str, run_home: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        home: str,
+        run_home: str,
+        options: Sequence[str] = (),
+        *,
+        images: str = "",
+        additional: Sequence[str] = (),
+    ) -> None:
         settings = overlay_home.settings(options)
         if os.geteuid() != 0:
             raise DriverPrerequisites("overlay needs root here", hint="use the driver vfs, which works for any user")
         self.home = home
         self.squash = settings.squash
         self._options = settings.mount_options
-        self._links = os.path.join(home, "l")
-        self._stack = Stack(home, self.ids)
+        self._run_home = run_home
+        self._homes = Homes(own=home, images=images, additional=tuple(additional))
+        self._stack = Stack(self._homes, self._restore_links)
         self._filesystem = overlay_home.backing_filesystem(home)
-        make_dirs(os.path.dirname(home))
-        make_dirs(home, 0o755)
-        make_dirs(self._links, 0o755)
-        self._aside = Aside(os.path.join(home, "tempdirs"), before_sweep=overlay_home.unmount_below)
+        for place in self._homes.writable:
+            make_dirs(os.path.dirname(place))
+            make_dirs(place, 0o755)
+            make_dirs(os.path.join(place, "l"), 0o755)
+        self._asides = {
+            place: Aside(os.path.join(place, "tempdirs"), before_sweep=overlay_home.unmount_below)
+            for place in self._homes.writable
+        }
+        self._aside = self._asides[home]
         self._foreign = read_text(os.path.join(home, ".has-mount-program")).strip() == "true"
         self._probe = Probe(self._aside, run_home, self._options)
         try:
             answers = self._probe.answers()
         except DriverNotSupported:
-            overlay_home.remove_empty(self._links, self._aside.base, home)
+            overlay_home.remove_empty(os.path.join(home, "l"), self._aside.base, home)
             raise
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
         if settings.mount_home:
             overlay_home.mount_home(home)
-        self._aside.sweep()
+        for aside in self._asides.values():
+            aside.sweep()
 
     def path(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
+        return os.path.join(self._homes.of(self._checked(id)), id)
+
+    def _checked(self, id: str) -> str:
         if not is_safe(id, self.reserved):
             raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return os.path.join(self.home, id)
+        return id
 
     @contextmanager
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Make the layer's directory aside."""
         self._refuse_mount_program()
-        final = self.path(id)
-        with self._aside.open() as temporary:
+        home = self._homes.for_new(writable=spec.writable)
+        final = os.path.join(home, self._checked(id))
+        with self._asides[home].open() as temporary:
             place = temporary.place()
             self._make(place, parent, spec)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
-            yield _NewLayer(contents, place, final, lambda: self.remove(id, temporary))
+            yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
@@ -97,7 +123,7 @@ class OverlayDriver:
         self._refuse_mount_program()
         if self.is_mounted(id):
             raise DriverError(f"layer {id} is mounted, and cannot be changed below its mount", hint="unmount it first")
-        with self._aside.open() as temporary:
+        with self._asides[self._homes.of(id)].open() as temporary:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
             copy_tree(self._diff(id), place)
@@ -133,61 +159,75 @@ class OverlayDriver:
         from layerhold.labels import mount_option
 
         self._refuse_mount_program()
-        merged = os.path.join(self.path(id), "merged")
+        merged = self._merged(id)
         diff = self._diff(id)
         if self.is_mounted(id):
             return merged
         make_dirs(merged)
         wanted = self._with_metacopy(options.options or self._options)
-        # Left by a volatile mount; while it is there the kernel refuses every other one.
-        remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
+        read_only = options.read_only or not self._is_own(id)
+        if not read_only:
+            # Left by a volatile mount; while it is there the kernel refuses every other one.
+            remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
         if options.volatile and self._probe.volatile():
             wanted.append("volatile")
         if labelled := mount_option(options.label):
             wanted.append(labelled)
-        spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=options.read_only)
+        spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=read_only)
         overlay_mount.mount(spec)
         return merged
 
     def unmount(self, id: str) -> None:
-        """Unmount `merged`; the directory stays."""
+        """Unmount `merged`; the directory stays, unless it is in the run home."""
         if self.is_mounted(id):
             from layerhold.linux import mounts
 
-            mounts.umount(os.path.join(self.path(id), "merged"), mounts.MNT_DETACH)
+            mounts.umount(self._merged(id), mounts.MNT_DETACH)
+            if not self._is_own(id):
+                overlay_home.remove_empty(self._merged(id), os.path.join(self._run_home, id))
 
     def is_mounted(self, id: str) -> bool:
         """Tell whether something is mounted on `merged`: it is on another device than the directory above it."""
         if not is_safe(id, self.reserved):
             return False
         try:
-            return os.stat(os.path.join(self.path(id), "merged")).st_dev != os.stat(self.path(id)).st_dev
+            merged = self._merged(id)
+            return os.stat(merged).st_dev != os.stat(os.path.dirname(merged)).st_dev
         except FileNotFoundError:
             return False
 
     @contextmanager
-    def trash(self) -> Iterator[TempDir]:
-        """Open a directory aside for what is removed."""
-        with self._aside.open() as temporary:
-            yield temporary
+    def trash(self) -> Iterator[Bin]:
+        """Open a directory aside for what is removed, in each home that has layers of the store's own."""
+        with ExitStack() as stack:
+            bins = {home: stack.enter_context(aside.open()) for home, aside in self._asides.items()}
+            yield SeveralBins(bins) if len(bins) > 1 else bins[self.home]
 
-    def remove(self, id: str, trash: TempDir | Shredder) -> None:
+    def remove(self, id: str, trash: Bin) -> None:
         """Remove the layer's link, then move its directory into the trash."""
-        if not is_safe(id, self.reserved):
+        if not is_safe(id, self.reserved) or self._homes.of(id) not in self._homes.writable:
             return
         self.unmount(id)
-        link = overlay_links.read_link_name(self.path(id))
+        self._remove(self.path(id), trash)
+
+    @staticmethod
+    def _remove(directory: str, trash: Bin) -> None:
+        link = overlay_links.read_link_name(directory)
         if link:
-            trash.take(os.path.join(self._links, link))
-        trash.take(self.path(id))
+            trash.take(os.path.join(os.path.dirname(directory), "l", link))
+        trash.take(directory)
 
     def exists(self, id: str) -> bool:
         """Tell whether there is a directory for `id`."""
         return is_safe(id, self.reserved) and os.path.isdir(self.path(id))
 
     def ids(self) -> Iterator[str]:
-        """List the directories that are layers."""
-        with os.scandir(self.home) as entries:
+        """List the directories that are layers of the store's own."""
+        for home in self._homes.writable:
+            yield from self._ids_in(home)
+
+    def _ids_in(self, home: str) -> Iterator[str]:
+        with os.scandir(home) as entries:
             for entry in entries:
                 if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
                     yield entry.name
@@ -207,7 +247,7 @@ class OverlayDriver:
         """Say where the parts of the layer are."""
         found = {
             "WorkDir": os.path.join(self.path(id), "work"),
-            "MergedDir": os.path.join(self.path(id), "merged"),
+            "MergedDir": self._merged(id),
             "UpperDir": self._diff(id),
         }
         lowers = self._stack.lowers(id)
@@ -215,10 +255,15 @@ class OverlayDriver:
 
     def sweep(self) -> None:
         """Remove what a crash left aside, and make lost links again."""
-        self._aside.sweep()
-        ids = list(self.ids())
-        if len(ids) != len(os.listdir(self._links)):
-            overlay_links.restore_links(self.home, ids)
+        for home, aside in self._asides.items():
+            aside.sweep()
+            ids = list(self._ids_in(home))
+            if len(ids) != len(os.listdir(os.path.join(home, "l"))):
+                overlay_links.restore_links(home, ids)
+
+    def _restore_links(self) -> None:
+        for home in self._homes.writable:
+            overlay_links.restore_links(home, self._ids_in(home))
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
@@ -248,6 +293,14 @@ class OverlayDriver:
                 file.write(text)
                 os.fchmod(file.fileno(), 0o644)
 
+    def _is_own(self, id: str) -> bool:
+        """Tell whether layer `id` is in the driver's own home, where all can be mounted to be written to."""
+        return self._homes.of(id) == self.home
+
+    def _merged(self, id: str) -> str:
+        """Say where layer `id` is mounted."""
+        return os.path.join(self.home if self._is_own(id) else self._run_home, self._checked(id), "merged")
+
     def _diff(self, id: str) -> str:
         path = os.path.join(self.path(id), "diff")
         if not os.path.isdir(path):
@@ -262,7 +315,7 @@ class OverlayDriver:
         from layerhold.drivers.overlay_mount import specify
 
         here = self.path(id)
-        empty = os.path.join(here, "empty")
+        empty = os.path.join(here if self._is_own(id) else os.path.join(self._run_home, id), "empty")
         if not lowers:
             make_dirs(empty)
         return specify(

@@ -17,15 +17,21 @@ from layerhold.errors import DriverError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
+
+    from layerhold.drivers.homes import Homes
 
 
 class Stack:
-    """The stacks of all layers in `home`; `ids` lists these layers, for when links must be made again."""
+    """The stacks of all layers in `homes`; `restore` makes lost links again."""
 
-    def __init__(self, home: str, ids: Callable[[], Iterable[str]]) -> None:
-        self._home = home
-        self._ids = ids
+    def __init__(self, homes: Homes, restore: Callable[[], None]) -> None:
+        self._homes = homes
+        self._restore = restore
+
+    def directory(self, id: str) -> str:
+        """Say where layer `id` is."""
+        return os.path.join(self._homes.of(id), id)
 
     def parent(self, id: str) -> str | None:
         """Give the layer that `id` stands on."""
@@ -33,25 +39,26 @@ class Stack:
 
     def ids_below(self, id: str) -> list[str]:
         """List the layers below `id`, nearest first. Raises DriverError for a link that leads nowhere."""
-        named = read_text(os.path.join(self._home, id, "lower-layers"))
+        named = read_text(os.path.join(self.directory(id), "lower-layers"))
         if named:
             return named.split(":")
-        links = read_text(os.path.join(self._home, id, "lower"))
+        links = read_text(os.path.join(self.directory(id), "lower"))
         return [self._behind(id, link) for link in links.split(":")] if links else []
 
     def lowers(self, id: str) -> tuple[str, ...]:
         """List the directories below layer `id`, nearest first. Raises DriverError, which names one that is missing."""
-        found = [*older_uppers(os.path.join(self._home, id))]
+        found = [*older_uppers(self.directory(id))]
         for below in self.ids_below(id):
-            diff = os.path.join(self._home, below, "diff")
-            if not is_safe(below, frozenset()) or not os.path.isdir(diff):
+            directory = self.directory(below) if is_safe(below, frozenset()) else ""
+            diff = os.path.join(directory, "diff")
+            if not directory or not os.path.isdir(diff):
                 raise DriverError(f"layer {id}: the layer {below} below it is missing ({diff})")
-            found += [diff, *older_uppers(os.path.join(self._home, below))]
+            found += [diff, *older_uppers(directory)]
         return tuple(found)
 
     def files_over(self, parent: str) -> dict[str, str]:
         """Give the files that tell of the stack of a new layer over `parent`. Raises DriverError."""
-        directory = os.path.join(self._home, parent)
+        directory = self.directory(parent)
         link = overlay_links.read_link_name(directory)
         if not link:
             raise DriverError(f"layer {parent}: its file {directory}/link is damaged or missing")
@@ -62,13 +69,19 @@ class Stack:
         }
 
     def _behind(self, id: str, link: str) -> str:
-        path = os.path.join(self._home, link)
-        if not os.path.lexists(path):
-            overlay_links.restore_links(self._home, self._ids())
+        """Give the layer that a link stands for."""
+        path = self._found(link)
+        if not path:
+            self._restore()
+            path = self._found(link)
         try:
             return os.path.basename(os.path.dirname(os.readlink(path)))
         except OSError as error:
             raise DriverError(f"layer {id}: the layer that {link} stands for is missing: {error.strerror}") from error
+
+    def _found(self, link: str) -> str:
+        paths = [os.path.join(home, link) for home in self._homes.every]
+        return next((path for path in paths if os.path.lexists(path)), "")
 
 
 def older_uppers(directory: str) -> Iterator[str]:

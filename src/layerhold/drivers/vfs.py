@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
 from layerhold.drivers.durable import settle
+from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
 from layerhold.errors import DriverError, InvalidID, LayerWithoutFiles
 from layerhold.tree.files import make_dirs, move, sync_tree
-from layerhold.tree.trash import Aside
+from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
-    from layerhold.tree.trash import Shredder, TempDir
+    from layerhold.tree.trash import Bin
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
 # As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
@@ -39,28 +40,41 @@ class VfsDriver:
     features = Features(reflink=True)
     reserved: frozenset[str] = frozenset()
 
-    def __init__(self, home: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, home: str, options: Sequence[str] = (), *, images: str = "", additional: Sequence[str] = ()
+    ) -> None:
         settings = parse(options, "vfs", OPTIONS)
         if "mountopt" in settings:
             raise DriverError("vfs driver does not support mount options")
         self.home = home
         self.squash = settings.flag("ignore_chown_errors")
-        self._dir = os.path.join(home, "dir")
-        self._aside = Aside(os.path.join(home, "tempdirs"))
-        make_dirs(self._dir)
-        self._aside.sweep()
+        self._homes = Homes(
+            own=os.path.join(home, "dir"),
+            images=os.path.join(images, "dir") if images else "",
+            additional=tuple(os.path.join(other, "dir") for other in additional),
+        )
+        self._asides = {
+            place: Aside(os.path.join(os.path.dirname(place), "tempdirs")) for place in self._homes.writable
+        }
+        for place, aside in self._asides.items():
+            make_dirs(place)
+            aside.sweep()
 
     def path(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
+        return os.path.join(self._homes.of(self._checked(id)), id)
+
+    def _checked(self, id: str) -> str:
         if not is_safe(id, self.reserved):
             raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return os.path.join(self._dir, id)
+        return id
 
     @contextmanager
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Copy the parent aside, or make an empty directory there."""
-        final = self.path(id)
-        with self._aside.open() as temporary:
+        home = self._homes.for_new(writable=spec.writable)
+        final = os.path.join(home, self._checked(id))
+        with self._asides[home].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)
             if parent is not None:
@@ -74,7 +88,7 @@ class VfsDriver:
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
         """Copy the layer aside, to be changed and put back in its place."""
-        with self._aside.open() as temporary:
+        with self._asides[self._homes.of(id)].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)
             self._copy(id, place)
@@ -104,14 +118,15 @@ class VfsDriver:
         return self.exists(id)
 
     @contextmanager
-    def trash(self) -> Iterator[TempDir]:
-        """Open a directory aside for what is removed."""
-        with self._aside.open() as temporary:
-            yield temporary
+    def trash(self) -> Iterator[Bin]:
+        """Open a directory aside for what is removed, in each home that has layers of the store's own."""
+        with ExitStack() as stack:
+            bins = {home: stack.enter_context(aside.open()) for home, aside in self._asides.items()}
+            yield SeveralBins(bins) if len(bins) > 1 else bins[self._homes.own]
 
-    def remove(self, id: str, trash: TempDir | Shredder) -> None:
+    def remove(self, id: str, trash: Bin) -> None:
         """Move the directory into the trash."""
-        if is_safe(id, self.reserved):
+        if is_safe(id, self.reserved) and self._homes.of(id) in self._homes.writable:
             trash.take(self.path(id))
 
     def exists(self, id: str) -> bool:
@@ -119,11 +134,12 @@ class VfsDriver:
         return is_safe(id, self.reserved) and os.path.isdir(self.path(id))
 
     def ids(self) -> Iterator[str]:
-        """List the directories."""
-        with os.scandir(self._dir) as entries:
-            for entry in entries:
-                if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
-                    yield entry.name
+        """List the directories of the store's own."""
+        for home in self._homes.writable:
+            with os.scandir(home) as entries:
+                for entry in entries:
+                    if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
+                        yield entry.name
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """Nothing: Go's vfs says nothing either."""
@@ -135,7 +151,8 @@ class VfsDriver:
 
     def sweep(self) -> None:
         """Remove what a crash left aside."""
-        self._aside.sweep()
+        for aside in self._asides.values():
+            aside.sweep()
 
     def shutdown(self) -> None:
         """Do nothing: nothing was set up."""

@@ -24,7 +24,11 @@ NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
 class Record(Value):
-    """What the records of layers, images and containers have in common."""
+    """What the records of layers, images and containers have in common.
+
+    `origin` is the file that the record is in, "" for the table's first; `read_only` says that it is another store's,
+    which is only read. Neither is written.
+    """
 
     id: str
     names: tuple[str, ...] = ()
@@ -33,6 +37,8 @@ class Record(Value):
     flags: Mapping[str, Any] = EMPTY
     big_data_names: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = EMPTY
+    origin: str = ""
+    read_only: bool = False
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -1,6 +1,7 @@
 """A locked JSON file of records, and its index.
 
-A table may be split over several files (stable first, volatile last); a record stays in the file that it came from. The
+A table may be split over several files (stable first, volatile last); a record is in the file that its `origin` names,
+and stays there. What other stores have, which are only read, can be looked up behind what is in the table. The
 files are read again when the last writer's mark in the lock file, or a file's inode, size or time, has changed. Records
 stay JSON until somebody looks at them, and a save encodes those that changed: of the others the bytes are kept.
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from layerhold.lock import Held, LockFile, NoLock
+    from layerhold.lock import BothLocks, Held, LockFile
 
     R = TypeVar("R", bound=Value)
 else:
@@ -68,34 +69,60 @@ class _Row:
 
 
 class View(Generic[R]):
-    """The records, as long as the lock is held. IDs and names are exact unless said otherwise."""
+    """The records, as long as the lock is held. IDs and names are exact unless said otherwise.
 
-    def __init__(self, kind: type[R], paths: Sequence[str]) -> None:
+    What is asked for is looked up here first, then in each of `others`, the views of stores that are only read.
+    """
+
+    others: tuple[View[R], ...] = ()
+
+    def __init__(self, kind: type[R], paths: Sequence[str], *, read_only: bool = False) -> None:
         self._kind = kind
         self._paths = paths
+        self._read_only = read_only
         self._rows: dict[str, _Row] = {}
         self._shadowed: list[tuple[str, _Row]] = []  # records whose ID another one has
         self._half_made: set[str] = set()
         self._names: dict[str, str] | None = None
         self._doubled = False  # the index has met a name twice
 
+    @property
+    def own(self) -> View[R]:
+        """The same records without those of the others."""
+        return self.joined(()) if self.others else self
+
+    def joined(self, others: tuple[View[R], ...]) -> View[R]:
+        """Give a view of the same records, with `others` behind them."""
+        view: View[R] = View(self._kind, self._paths, read_only=self._read_only)
+        view._rows, view._shadowed, view._half_made = self._rows, self._shadowed, self._half_made
+        view._names, view._doubled, view.others = self._names, self._doubled, others
+        return view
+
     def get(self, id: str) -> R | None:
         """Give the record with this ID."""
         row = self._rows.get(id)
-        return None if row is None or id in self._half_made else self._value(row)
+        if row is None or id in self._half_made:
+            return self._in_others(lambda other: other.get(id))
+        return self._value(row)
 
     def by_name(self, name: str) -> R | None:
         """Give the record with this name."""
         id = self._index().get(name)
-        return None if id is None else self.get(id)
+        return self._in_others(lambda other: other.by_name(name)) if id is None else self.get(id)
 
     def find(self, ref: str) -> R | None:
         """Give the record with this ID, or this name, or the one whose ID begins so (pkg/truncindex of Go)."""
-        found = self.get(ref) or self.by_name(ref)
-        if found is not None or not ref:
-            return found
-        matching = [id for id in self._rows if id.startswith(ref) and " " not in id and id not in self._half_made]
-        return self.get(matching[0]) if len(matching) == 1 else None
+        id = ref if ref in self._rows else self._index().get(ref)
+        if id is None and ref:
+            matching = [id for id in self._rows if id.startswith(ref) and " " not in id and id not in self._half_made]
+            id = matching[0] if len(matching) == 1 else None
+        return self._in_others(lambda other: other.find(ref)) if id is None else self.get(id)
+
+    def _in_others(self, look: Callable[[View[R]], R | None]) -> R | None:
+        for other in self.others:
+            if (found := look(other)) is not None:
+                return found
+        return None
 
     def where(self, key: str, value: str) -> list[R]:
         """Give the records with the text `value` under `key` of the JSON, without making values of the others."""
@@ -105,6 +132,8 @@ class View(Generic[R]):
             has = getattr(row.value, field) if row.json is None else row.json.get(key) or ""
             if has == value and id not in self._half_made:
                 found.append(self._value(row))
+        for other in self.others:
+            found += other.where(key, value)
         return found
 
     def incomplete(self) -> list[R]:
@@ -112,21 +141,25 @@ class View(Generic[R]):
         return [self._value(row) for id, row in self._rows.items() if id in self._half_made]
 
     def __contains__(self, id: object) -> bool:
-        return id in self._rows and id not in self._half_made
+        return (id in self._rows and id not in self._half_made) or any(id in other for other in self.others)
 
     def __iter__(self) -> Iterator[R]:
         for id, row in list(self._rows.items()):
             if id not in self._half_made:
                 yield row.value or self._value(row)
+        for other in self.others:
+            yield from other
 
     def __len__(self) -> int:
-        return len(self._rows) - len(self._half_made)
+        return len(self._rows) - len(self._half_made) + sum(map(len, self.others))
 
     def _value(self, row: _Row) -> R:
         if row.value is None:
             assert row.json is not None
             try:
                 row.value = decode(self._kind, row.json)
+                if row.file or self._read_only:
+                    row.value = row.value.replace(origin=self._paths[row.file], read_only=self._read_only)
             except ValueError as error:
                 path = self._paths[row.file]
                 raise DamagedFile(path, f"record {row.json.get('id')!r}: {error}") from error
@@ -252,28 +285,25 @@ class Editor(View[R]):
 
 
 class Table(Generic[R]):
-    """A table of records of `kind` under `lock`, in `files`.
+    """A table of records of `kind` under `lock`, in `files`; another store's if it is `read_only`.
 
-    `place` says in which of the files a new record goes (the first, unless told). `repair` is called with the editor
-    when there are incomplete records. `before_save` is called before each save: other locks' marks are its business.
+    `repair` is called with the editor when there are incomplete records.
     """
 
     def __init__(
         self,
         kind: type[R],
-        lock: LockFile | NoLock,
+        lock: LockFile | BothLocks,
         files: Sequence[str],
         *,
-        place: Callable[[R], int] | None = None,
         repair: Callable[[Editor[R]], None] | None = None,
-        before_save: Callable[[], None] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.kind = kind
         self.files = files
-        self.place = place or _first
+        self.read_only = read_only
         self.repair = repair or _nothing
         self._repairs = repair is not None
-        self._before_save = before_save
         self._lock = lock
         # One tuple, put in place at once: threads that read at the same time may each make it.
         self._known: tuple[View[R], bytes, list[Stamp]] | None = None
@@ -301,11 +331,14 @@ class Table(Generic[R]):
             editor.save()
             self._known = self._view_of(editor), held.last_writer(), self._stamps()
 
+    def place(self, record: R) -> int:
+        """Say in which of the files a new record goes."""
+        origin: str = getattr(record, "origin", "")
+        return self.files.index(origin) if origin else 0
+
     def save(self, editor: Editor[R], held: Held, dirty: set[int]) -> None:
         """Write the files in `dirty`, for an editor."""
         contents = {file: _encoded(editor, file) for file in sorted(dirty)}
-        if self._before_save is not None:
-            self._before_save()
         held.record_write()
         for file, content in contents.items():
             path = self.files[file]
@@ -329,7 +362,8 @@ class Table(Generic[R]):
         mark = held.last_writer()
         stamps = self._stamps()
         known = self._known
-        if known is not None and len(mark) == MARK_SIZE and mark == known[1] and stamps == known[2]:
+        marked = len(mark) == MARK_SIZE or self.read_only
+        if known is not None and marked and mark == known[1] and stamps == known[2]:
             return known[0]
         self._known = None
         view = self._load()
@@ -339,7 +373,7 @@ class Table(Generic[R]):
         return view
 
     def _load(self) -> View[R]:
-        view = View(self.kind, self.files)
+        view: View[R] = View(self.kind, self.files, read_only=self.read_only)
         with without_collecting():
             for file, path in enumerate(self.files):
                 self._load_file(view, file, path)
@@ -391,10 +425,6 @@ def _encoded(view: View[Any], file: int) -> bytes:
                 row.raw = encode(row.value)
             raws.append(row.raw)
     return b"[" + b",".join(raws) + b"]"
-
-
-def _first(_record: object) -> int:
-    return 0
 
 
 def _nothing(_editor: object) -> None:

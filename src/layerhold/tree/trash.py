@@ -19,7 +19,7 @@ from layerhold.tree.files import make_dirs, move, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _LOCK, _DIRECTORY = "lock-", "temp-dir-"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -52,6 +52,24 @@ class Shredder:
     def take(self, path: str) -> None:
         """Delete `path`; nothing there is no error."""
         remove_tree(path)
+
+
+class SeveralBins:
+    """Places aside on several file systems: what is thrown away goes to the one below whose `home` it lies."""
+
+    def __init__(self, bins: Mapping[str, TempDir]) -> None:
+        self._bins = bins
+
+    def take(self, path: str) -> None:
+        """Move `path` aside, to be deleted later; nothing there is no error."""
+        for home, temporary in self._bins.items():
+            if path.startswith(home + "/"):
+                temporary.take(path)
+                return
+        raise ValueError(f"{path} is in none of {', '.join(self._bins)}")
+
+
+Bin = TempDir | Shredder | SeveralBins
 
 
 class Aside:

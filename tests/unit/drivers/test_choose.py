@@ -16,10 +16,10 @@ from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisite
 def no_overlay_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let overlay be refused, so that nothing is mounted here."""
 
-    def refuse(name: str, graphroot: str, runroot: str, options: object) -> Driver:
+    def refuse(name: str, place: choose.Place, options: object) -> Driver:
         if name in ("overlay", "overlay2"):
-            raise DriverPrerequisites(f"{choose._overlay_home(name, graphroot)} refused")
-        return real(name, graphroot, runroot, options)  # type: ignore[arg-type]
+            raise DriverPrerequisites(f"{choose._overlay_home(name, place.graphroot)} refused")
+        return real(name, place, options)  # type: ignore[arg-type]
 
     real = choose._open
     monkeypatch.setattr(choose, "_open", refuse)
@@ -27,7 +27,9 @@ def no_overlay_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(graphroot: Path, name: str | None = None, priority: tuple[str, ...] = ()) -> str:
     runroot = str(graphroot) + "-run"
-    return choose.open_driver(name, graphroot=str(graphroot), runroot=runroot, options=(), priority=priority).name
+    return choose.open_driver(
+        name, choose.Place(graphroot=str(graphroot), runroot=runroot), options=(), priority=priority
+    ).name
 
 
 @pytest.mark.parametrize("name", ["foo", "vfs2", "..", "overlay/x"])
@@ -79,8 +81,7 @@ def test_other_errors_than_refusals_are_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="does not support mount options"):
         choose.open_driver(
             None,
-            graphroot=str(tmp_path),
-            runroot=str(tmp_path),
+            choose.Place(graphroot=str(tmp_path), runroot=str(tmp_path)),
             options=("vfs.mountopt=x",),
             priority=("vfs", "overlay"),
         )

@@ -17,7 +17,7 @@ import pytest
 
 from layerhold import lock
 from layerhold.errors import DamagedFile, ReadOnlyStore
-from layerhold.lock import LockFile, NoLock
+from layerhold.lock import LockFile, ReadersLock
 from layerhold.records import table as table_module
 from layerhold.records.model import LayerRecord, MountRecord
 from layerhold.records.table import Editor, Table, View
@@ -123,15 +123,15 @@ def test_only_what_changed_is_written_anew(home: Path) -> None:
 
 def test_two_files(home: Path) -> None:
     fill(home, {"id": "stable"})
-    table = layers(home, place=lambda record: int(record.flags.get("Volatile", False)))
+    table, volatile = layers(home), str(home / "volatile-layers.json")
     with table.writing() as edit:
         edit.put(layer("also"))
     assert not (home / "volatile-layers.json").exists()
     with table.writing() as edit:
-        edit.put(layer("gone", flags={"Volatile": True}))
+        edit.put(layer("gone", origin=volatile))
     stable = (home / "layers.json").stat()
     with table.writing() as edit:
-        edit.put(layer("gone", "named", flags={"Volatile": True}))
+        edit.put(layer("gone", "named"))
     assert (home / "layers.json").stat() == stable
     assert [record["id"] for record in saved(home, "volatile-layers.json")] == ["gone"]
     with table.writing() as edit:
@@ -145,8 +145,8 @@ def test_two_files(home: Path) -> None:
 def test_volatile_files_are_not_synced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
-    with layers(home, place=lambda record: int(record.id == "v")).writing() as edit:
-        edit.put(layer("v"))
+    with layers(home).writing() as edit:
+        edit.put(layer("v", origin=str(home / "volatile-layers.json")))
         edit.put(layer("s"))
     assert len(synced) == 1
     assert synced[0].startswith(".tmp-layers.json")
@@ -161,14 +161,12 @@ def test_the_mark_comes_first_and_differs_each_time(home: Path, monkeypatch: pyt
         return real(path, data, **options)
 
     monkeypatch.setattr(table_module, "write_atomic", write)
-    before = []
-    table = layers(home, before_save=lambda: before.append((home / "layers.lock").read_bytes()))
+    table = layers(home)
     for id in ("a", "b"):
         with table.writing() as edit:
             edit.put(layer(id))
     assert [len(mark) for mark in marks] == [64, 64]
     assert len(set(marks)) == 2
-    assert before == [b"", marks[0]]
 
 
 def test_a_table_reads_again_only_when_something_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,11 +386,36 @@ def test_threads_and_processes_lose_no_record(home: Path) -> None:
 
 def test_a_store_that_is_only_read(home: Path) -> None:
     fill(home, {"id": "a"}, {"id": "b", "flags": {"incomplete": True}})
-    table = Table(LayerRecord, NoLock(), [str(home / "layers.json")], repair=remove_incomplete)
+    table = readers(home)
     assert ids(table) == ["a"]
     with pytest.raises(ReadOnlyStore), table.writing():
         pass
     assert os.listdir(home) == ["layers.json"]
+
+
+def readers(home: Path) -> Table[LayerRecord]:
+    no_lock = ReadersLock(str(home / "layers.lock"), rank=lock.ADDITIONAL_LAYERS)
+    return Table(LayerRecord, no_lock, [str(home / "layers.json")], read_only=True)
+
+
+def test_other_stores_are_looked_up_behind_the_own(home: Path, tmp_path: Path) -> None:
+    fill(home, {"id": "abc", "names": ["mine"]}, {"id": "both", "names": ["shared"], "parent": "x"})
+    other = tmp_path / "other"
+    other.mkdir()
+    fill(other, {"id": "both"}, {"id": "abd", "names": ["theirs", "shared"], "parent": "x"})
+    with layers(home).reading() as own, readers(other).reading() as theirs:
+        view = own.joined((theirs,))
+        found = {ref: view.find(ref) for ref in ("abc", "abd", "mine", "theirs", "shared", "both", "a", "ab", "q")}
+        assert {ref: record and (record.id, record.read_only) for ref, record in found.items()} == {
+            "abc": ("abc", False), "abd": ("abd", True), "mine": ("abc", False), "theirs": ("abd", True),
+            "shared": ("both", False), "both": ("both", False), "a": ("abc", False), "ab": ("abc", False), "q": None,
+        }  # fmt: skip
+        assert found["abd"] is not None
+        assert found["abd"].origin == str(other / "layers.json")
+        assert [record.id for record in view] == ["abc", "both", "both", "abd"]
+        assert [record.id for record in view.where("parent", "x")] == ["both", "abd"]
+        assert (len(view), "abd" in view, "abd" in view.own, view.own.get("abd")) == (4, True, False, None)
+    assert sorted(os.listdir(other)) == ["layers.json"]
 
 
 def test_mounts_have_no_names(home: Path) -> None:
