@@ -28,6 +28,7 @@ LAYERS = (
         "collection",
         "references",
         "check",
+        "garbage",
         "tables",
         "recovery",
         "layer_files",

@@ -37,3 +37,8 @@ def check_id(id: str, *, reserved: frozenset[str] = frozenset()) -> str:
     if len(raw) > _LONGEST:
         raise InvalidID(f"an ID of {len(raw)} bytes, more than {_LONGEST}")
     return id
+
+
+def is_plain(id: str) -> bool:
+    """Tell whether `id` looks as programs make them: 64 hex digits."""
+    return len(id) == 64 and not id.strip("0123456789abcdef")

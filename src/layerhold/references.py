@@ -38,6 +38,17 @@ def containers_on(containers: View[ContainerRecord], image: str) -> list[Contain
     return containers.where("image", image)
 
 
+def named_layers(views: Views) -> set[str]:
+    """The IDs of all layers that there are records of, half-made ones too, and of those that other records name."""
+    named: set[str] = set()
+    for layer in (*views.layers, *views.layers.incomplete()):
+        named.update((layer.id, layer.parent))
+    for image in views.images:
+        named.update((image.layer, *image.mapped_layers))
+    named.update(container.layer for container in views.containers)
+    return named - {""}
+
+
 def refuse_if_layer_needed(views: Views, id: str) -> None:
     """Raise the InUse error that says who still needs layer `id`."""
     if above := children(views.layers, id):

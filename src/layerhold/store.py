@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from layerhold.containers import Container
+    from layerhold.garbage import Garbage
     from layerhold.images import Image
     from layerhold.layers import Mount
     from layerhold.records.model import MountRecord
@@ -211,6 +212,12 @@ class Store:
             self.layers.files.remove(editors.layers, going, bins)
             for id in going:
                 editors.mounts.remove(id)
+
+    def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
+        """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError."""
+        from layerhold import garbage
+
+        return garbage.find(self) if dry_run else garbage.collect(self)
 
     def shutdown(self, *, force: bool = False) -> None:
         """Undo what was set up for the driver's whole home.

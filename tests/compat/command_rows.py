@@ -572,6 +572,13 @@ ROWS: dict[str, str] = {
         wipe -j
         mount box ; wipe ; layers
         """,
+    "gc": """
+        gc
+        gc -j
+        gc ; layers -j ; images -j ; containers -j ; diff -u -f {out}/diff packed
+        wipe ; gc
+        gc x
+        """,
     "shutdown": """
         shutdown
         shutdown -j

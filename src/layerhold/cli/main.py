@@ -251,7 +251,9 @@ def _command_usage(command: Command, name: str, given: Given) -> None:
 
 def _flags(command: Command) -> tuple[Flag, ...]:
     """The flags that may stand behind a command."""
-    return (*command.flags, *GLOBAL) if command.opens_store else command.flags
+    shared = _program() == "containers-storage"
+    flags = tuple(flag for flag in command.flags if not (shared and flag.own))
+    return (*flags, *GLOBAL) if command.opens_store else flags
 
 
 def _list_flags(flags: Sequence[Flag], given: Given, write: Callable[[str], None]) -> None:

@@ -50,6 +50,7 @@ _FILE_OUT = Flag(names=("file", "f"), help="Write to this file, not to standard 
 _NAME = Flag(names=("name", "n"), help="A name", repeated=True, value="NAME")
 _ID = Flag(names=("id", "i"), help="The ID (64 random hex digits if not given)", value="ID")
 _QUIET = _yes("quiet", "q", help="Print less")
+_DRY_RUN = _yes("dry-run", help="Only say what would go").replace(own=True)
 _METADATA = (
     Flag(names=("metadata", "m"), help="A text to attach"),
     Flag(names=("metadata-file", "f"), help="A file with a text to attach", value="FILE"),
@@ -174,6 +175,7 @@ COMMANDS = (
     _command("status", "", _NONE, "Say where the store is, and what its driver can do", "store:status", _JSON),
     _command("version", "", _NONE, "Print the version", "store:version", _JSON),
     _command("wipe", "", _NONE, "Remove everything", "store:wipe", _JSON),
+    _command("gc", "", _NONE, "Remove files that no record has", "upkeep:gc", _DRY_RUN, _JSON),
     _command(
         "shutdown", "", _NONE, "Undo what was set up for the driver", "store:shutdown",
         _yes("force", "f", help="Unmount what is mounted first"), _JSON,

@@ -108,6 +108,9 @@ class Driver(Protocol):
     reserved: frozenset[str]  # names in the home that no layer may have as its ID
     squash: bool  # ignore_chown_errors: owners that cannot be set are left as they are
 
+    def path(self, id: str) -> str:
+        """Say where the directory of layer `id` is, or would be. Raises InvalidID."""
+
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
         """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
 
