@@ -20,11 +20,13 @@ from layerhold.errors import (
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, ImageRecord
+from layerhold.tree.files import make_dirs
 from layerhold.values import Generic, TypeVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Any, ClassVar, Self
 
     from layerhold.errors import NotFound
@@ -190,6 +192,15 @@ class Item(Generic[R]):
             noun = self._collection.noun
             raise ReadOnlyStore(f"{noun} {self.id} is in {os.path.dirname(record.origin)}")
         return record
+
+    def _userdata(self, home: str) -> Path:
+        """Make the directory for files of whoever uses the item, below `home`, if the item is still there."""
+        from pathlib import Path
+
+        self.refresh()
+        path = os.path.join(home, self.id, "userdata")
+        make_dirs(path)
+        return Path(path)
 
     def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:
         with self.changing() as (editor, record):

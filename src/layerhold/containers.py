@@ -20,7 +20,7 @@ from layerhold.images import Image
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, LayerRecord, now
-from layerhold.tree.files import disk_usage, make_dirs, remove_tree
+from layerhold.tree.files import disk_usage, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,12 +165,12 @@ class Container(Item["ContainerRecord"]):
     @property
     def directory(self) -> Path:
         """A directory for files of whoever runs the container, kept until it is deleted; made if need be."""
-        return self._made(self._collection.directory)
+        return self._userdata(self._collection.directory)
 
     @property
     def run_directory(self) -> Path:
         """The same for files that need not outlive a reboot."""
-        return self._made(self._collection.run_directory)
+        return self._userdata(self._collection.run_directory)
 
     def size(self) -> int:
         """Count the bytes that its layer changed, those of its big data, and those in its two directories."""
@@ -193,14 +193,6 @@ class Container(Item["ContainerRecord"]):
                 editors.mounts.remove(record.layer)
                 for home in (owner.directory, owner.run_directory):
                     remove_tree(os.path.join(home, record.id))
-
-    def _made(self, home: str) -> Path:
-        from pathlib import Path
-
-        self.refresh()
-        path = os.path.join(home, self.id, "userdata")
-        make_dirs(path)
-        return Path(path)
 
 
 def _flags(flags: Mapping[str, object] | None, mount_options: Sequence[str], *, volatile: bool) -> dict[str, object]:

@@ -124,6 +124,10 @@ class ImageUsedByContainer(InUse):  # noqa: D101
     sentence = "image is in use by a container"
 
 
+class LayerNotMounted(StorageError):  # noqa: D101
+    sentence = "layer is not mounted"
+
+
 class ParentIsContainer(StorageError):  # noqa: D101
     sentence = "would-be parent layer is a container"
 

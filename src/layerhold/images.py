@@ -22,6 +22,7 @@ from layerhold.tree.files import remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from layerhold.errors import NotFound
     from layerhold.layers import Layers
@@ -32,15 +33,17 @@ class Images(Collection["ImageRecord", "Image"]):
     """All images of a store.
 
     `directory` is where new ones go. A store whose images lie in a root of their own may have more in its graph root:
-    a record's `origin` tells.
+    a record's `origin` tells. `user_homes` is where the directories for files of whoever uses an image are: below the
+    graph root, then below the run root, wherever the image itself is, as in the Go library.
     """
 
     kind = "images"
     noun = "image"
     unknown = ImageUnknown
 
-    def __init__(self, tables: AnyTables, directory: str, layers: Layers) -> None:
+    def __init__(self, tables: AnyTables, directory: str, layers: Layers, *, user_homes: tuple[str, str]) -> None:
         super().__init__(tables, directory)
+        self.user_homes = user_homes
         self.layers = layers
         self.item = Image
 
@@ -135,6 +138,16 @@ class Image(Item["ImageRecord"]):
         ]
         return tuple(dict.fromkeys(filter(None, (self.record.digest, *manifests))))
 
+    @property
+    def directory(self) -> Path:
+        """A directory for files of whoever uses the image, kept until it is deleted; made if need be."""
+        return self._userdata(self._collection.user_homes[0])
+
+    @property
+    def run_directory(self) -> Path:
+        """The same for files that need not outlive a reboot."""
+        return self._userdata(self._collection.user_homes[1])
+
     def size(self) -> int:
         """Count the bytes of its layers (uncompressed, as they came in) and of its big data."""
         with self._collection._tables.reading("layers", "images") as views:
@@ -178,7 +191,8 @@ class Image(Item["ImageRecord"]):
                     files.remove(editors.layers, going, bins)
                     for id in going:
                         editors.mounts.remove(id)
-                    remove_tree(os.path.join(owner.home(record), record.id))
+                    for home in (owner.home(record), *owner.user_homes):
+                        remove_tree(os.path.join(home, record.id))
         return going
 
     def _change_names(self, change: Callable[[tuple[str, ...]], Sequence[str]]) -> None:

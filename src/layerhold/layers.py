@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from layerhold import references
 from layerhold.collection import Collection, Item, distinct
 from layerhold.drivers.base import LayerSpec, MountOptions
-from layerhold.errors import DamagedLayer, DuplicateID, DuplicateName, LayerUnknown, ParentIsContainer
+from layerhold.errors import DamagedLayer, DuplicateID, DuplicateName, LayerNotMounted, LayerUnknown, ParentIsContainer
 from layerhold.identifiers import check_id, new_id
 from layerhold.records.model import LayerRecord, MountRecord, now
 
@@ -278,6 +278,21 @@ class Layer(Item["LayerRecord"]):
         mounted = self._mounted()
         return Path(mounted.path) if mounted else None
 
+    def parent_owners(self) -> tuple[list[int], list[int]]:
+        """Say who owns directories above the mount point and is nobody in the container: users and groups, sorted.
+
+        A layer without ID maps has nobody of that kind. Raises LayerNotMounted, LayerUnknown, OSError.
+        """
+        with self._collection._tables.reading("layers", "mounts") as views:
+            mappings, mounted = self._now(views.layers).mappings, views.mounts.get(self.id)
+        if mappings is None:
+            return [], []
+        if mounted is None:
+            raise LayerNotMounted()
+        infos = [os.lstat(directory) for directory in _above(mounted.path)]
+        uids, gids = mappings.outside([info.st_uid for info in infos], [info.st_gid for info in infos])
+        return list(uids), list(gids)
+
     def delete(self) -> None:
         """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError."""
         owner = self._collection
@@ -380,6 +395,12 @@ class Mount:
 
     def __exit__(self, *_error: object) -> None:
         self.unmount()
+
+
+def _above(path: str) -> Iterator[str]:
+    """Give the directories above `path`, the nearest first, without `/`."""
+    while (path := os.path.dirname(path)) != "/":
+        yield path
 
 
 def _same(one: LayerRecord, other: LayerRecord) -> bool:

@@ -72,6 +72,11 @@ class Layout(Value):
         return tuple(dict.fromkeys((self.image("images"), self.graph("images"))))
 
     @property
+    def homes_of_users(self) -> tuple[str, str]:
+        """Where directories for files of whoever uses an image are: to be kept, and only until a reboot."""
+        return self.graph("images"), self.run("images")
+
+    @property
     def layers_of_images(self) -> str:
         """The file for records of layers that are not written to; "" if that is the one of all."""
         return f"{self.image('layers')}/layers.json" if self.imagestore else ""

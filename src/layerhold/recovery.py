@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from layerhold.containers import Containers
     from layerhold.layer_files import LayerFiles
+    from layerhold.layout import Layout
     from layerhold.records.intents import Intent
     from layerhold.records.model import ContainerRecord, ImageRecord
     from layerhold.records.table import Editor
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     Items = Editor[ImageRecord] | Editor[ContainerRecord]
 
 
-def clear_up(tables: Tables, files: LayerFiles, image_homes: Sequence[str], containers: Containers) -> None:
+def clear_up(tables: Tables, files: LayerFiles, layout: Layout, containers: Containers) -> None:
     """Act on every note that a crash left; does nothing, and takes no lock, when there is none."""
-    if not any(anything_left(home) for home in (*image_homes, containers.directory)):
+    if not any(anything_left(home) for home in (*layout.image_homes, containers.directory)):
         return
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
 
@@ -42,9 +43,9 @@ def clear_up(tables: Tables, files: LayerFiles, image_homes: Sequence[str], cont
 
         for intent in left_over(containers.directory):
             _settle(editors.containers, intent, (containers.directory, containers.run_directory), remove)
-        for home in image_homes:
+        for home in layout.image_homes:
             for intent in left_over(home):
-                _settle(editors.images, intent, (home,), remove)
+                _settle(editors.images, intent, (home, *layout.homes_of_users), remove)
 
 
 def _settle(kind: Items, intent: Intent, homes: Sequence[str], remove: Callable[[Sequence[str]], None]) -> None:

@@ -56,7 +56,7 @@ class Store:
         self._tables = tables
         self._storage_lock = storage_lock
         self.layers = Layers(tables, files, storage_lock, squash=self.driver.squash)
-        self.images = Images(tables, layout.image("images"), self.layers)
+        self.images = Images(tables, layout.image("images"), self.layers, user_homes=layout.homes_of_users)
         self.containers = Containers(
             tables,
             layout.graph("containers"),
@@ -109,7 +109,7 @@ class Store:
         files.sweep()
         tables = layout.open_tables(files, _Once(found.sweep))
         store = cls(config, layout, files, tables, storage_lock)
-        recovery.clear_up(tables, files, layout.image_homes, store.containers)
+        recovery.clear_up(tables, files, layout, store.containers)
         return store
 
     def __enter__(self) -> Store:

@@ -390,6 +390,15 @@ ROWS: dict[str, str] = {
         set-container-data no-such-container key <config
         set-container-data box "" <config
         """,
+    "get-image-dir": """
+        get-image-dir {image}
+        get-image-dir {image} ; delete second ; get-image-dir {image}
+        getimagedir {bare}
+        """,
+    "get-image-run-dir": """
+        get-image-run-dir {image}
+        getimagerundir {bare}
+        """,
     "get-container-dir": """
         get-container-dir box
         get-container-dir no-such-container
@@ -507,6 +516,37 @@ ROWS: dict[str, str] = {
         mounted -j no-such-thing
         mounted box no-such-thing
         mounted image
+        """,
+    "layer-parent-owners": """
+        layer-parent-owners base
+        layer-parent-owners -j base
+        layer-parent-owners base no-such-layer top
+        layer-parent-owners -j base no-such-layer
+        layer-parent-owners box
+        mount {base} ; layer-parent-owners {base} ; layer-parent-owners -j base
+        layerparentowners 1111
+        """,
+    "container-parent-owners": """
+        container-parent-owners box
+        container-parent-owners -j box plain
+        container-parent-owners no-such-container box
+        container-parent-owners -j no-such-container box
+        container-parent-owners base
+        mount box ; container-parent-owners box
+        containerparentowners dddd
+        """,
+    "storage-layers": """
+        storage-layers
+        storage-layers -j
+        create-storage-layer -i {missing} ; storage-layers ; layers
+        storagelayers
+        """,
+    "create-storage-layer": """
+        create-storage-layer
+        create-storage-layer -j
+        create-storage-layer -i {missing} {base} ; storage-layers ; create-storage-layer -j -i x {missing}
+        createstoragelayer -r -i {missing} {base}
+        create-storage-layer -l "" -i {missing}
         """,
     "changes": """
         changes base

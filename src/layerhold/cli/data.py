@@ -1,4 +1,4 @@
-"""Big data of layers, images and containers, and the directories of containers."""
+"""Big data of layers, images and containers, and the directories of images and containers."""
 
 from __future__ import annotations
 
@@ -85,4 +85,16 @@ def directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
 def run_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
     """Print a container's directory for files of this boot."""
     output.line(os.fspath(store.containers[arguments[0]].run_directory))
+    return 0
+
+
+def image_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
+    """Print an image's directory."""
+    output.line(os.fspath(store.images[arguments[0]].directory))
+    return 0
+
+
+def image_run_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
+    """Print an image's directory for files of this boot."""
+    output.line(os.fspath(store.images[arguments[0]].run_directory))
     return 0

@@ -1,4 +1,4 @@
-"""`mount`, `unmount`, `mounted`."""
+"""`mount`, `unmount`, `mounted`, and who owns the directories above a mount point."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from layerhold.cli.flags import Given
+    from layerhold.layers import Layer
     from layerhold.store import Store
 
 
@@ -49,6 +50,38 @@ def mounted(store: Store, arguments: Sequence[str], given: Given) -> int:
     return _each(
         arguments, given, lambda ref: f"{ref} mounted" if store.mounted(ref) else "", "checking if {} is mounted"
     )
+
+
+def layer_parent_owners(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Say who owns directories above layers' mount points, and is in no ID map."""
+    found = [store.layers.get(ref) for ref in arguments]
+    return _owners([(layer.id, layer) if layer else None for layer in found], given, "LayerParentOwner", always=False)
+
+
+def container_parent_owners(store: Store, arguments: Sequence[str], given: Given) -> int:
+    """Say who owns directories above containers' mount points, and is in no ID map."""
+    found = [store.containers.get(ref) for ref in arguments]
+    return _owners([(one.id, one.layer) if one else None for one in found], given, "ContainerParentOwner", always=True)
+
+
+def _owners(found: Sequence[tuple[str, Layer] | None], given: Given, about: str, *, always: bool) -> int:
+    """Print the owners for each that there is, under its ID; `always`: also a list that is empty."""
+    well = all(found)
+    for id, layer in filter(None, found):
+        try:
+            owners = layer.parent_owners()
+        except (StorageError, OSError) as failure:
+            output.complain(f"{about}: {output.described(failure)}")
+            well = False
+            continue
+        if given.yes("json"):
+            output.json({"ID": id, "UIDs": owners[0] or None, "GIDs": owners[1] or None})
+            continue
+        output.line(f"ID: {id}")
+        for title, ids in zip(("UIDs", "GIDs"), owners, strict=True):
+            if ids or always:
+                output.line(f"{title}: [{' '.join(map(str, ids))}]")
+    return 0 if well else 1
 
 
 def _each(refs: Sequence[str], given: Given, one: Callable[[str], str], doing: str) -> int:

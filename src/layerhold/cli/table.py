@@ -64,11 +64,24 @@ _LAYER = (
 )
 
 
+# Of these the Go program has no name without dashes.
+_DASHED = frozenset(
+    {
+        "applydiff-using-staging-dir",
+        "container-parent-owners",
+        "create-storage-layer",
+        "images-by-digest",
+        "layer-parent-owners",
+        "storage-layers",
+    }
+)
+
+
 def _command(
     names: str, arguments: str, counts: tuple[int, int | None], about: str, code: str, *flags: Flag
 ) -> Command:
     words = names.split()
-    every = dict.fromkeys((*words, *(word.replace("-", "") for word in words)))
+    every = dict.fromkeys((*words, *(word.replace("-", "") for word in words if word not in _DASHED)))
     return Command(
         names=tuple(every), arguments=arguments, help=about, code=code, flags=flags, least=counts[0], most=counts[1]
     )
@@ -133,6 +146,19 @@ COMMANDS = (
         _yes("force", "f", help="However often it was mounted"), _JSON,
     ),
     _command("mounted", "LAYER-OR-CONTAINER...", _SOME, "Say which are mounted", "mounting:mounted", _JSON),
+    _command(
+        "layer-parent-owners", "LAYER...", _SOME, "Say who owns directories above mounts, and is in no ID map",
+        "mounting:layer_parent_owners", _JSON,
+    ),
+    _command(
+        "container-parent-owners", "CONTAINER...", _SOME, "Say the same of containers",
+        "mounting:container_parent_owners", _JSON,
+    ),
+    _command("storage-layers", "", _NONE, "List the layers that the driver has", "drivers:layers", _JSON),
+    _command(
+        "create-storage-layer", "[PARENT]", (0, 1), "Make a layer that only the driver knows", "drivers:create",
+        *(flag for flag in _LAYER if flag is not _NAME),
+    ),
     _command("changes", "LAYER [OTHER]", (1, 2), "Say what a layer changes", "diffs:changes", _JSON),
     _command(
         "diff", "LAYER [OTHER]", (1, 2), "Write a layer as a tar stream", "diffs:diff",
@@ -166,6 +192,11 @@ COMMANDS = (
         )
         for kind in ("image", "container")
         for what in ("size", "digest")
+    ),
+    _command("get-image-dir", "IMAGE", _ONE, "Print an image's directory", "data:image_directory"),
+    _command(
+        "get-image-run-dir", "IMAGE", _ONE, "Print an image's directory for files of this boot",
+        "data:image_run_directory",
     ),
     _command("get-container-dir", "CONTAINER", _ONE, "Print a container's directory", "data:directory"),
     _command(
