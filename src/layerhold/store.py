@@ -198,7 +198,7 @@ class Store:
         return [("Version", VERSION)]
 
     def wipe(self) -> None:
-        """Remove all containers, then all images, then all layers."""
+        """Remove all containers, then all images, then all layers, and what else there is without a record."""
         for container in self.containers:
             container.delete()
         for image in self.images:
@@ -212,6 +212,7 @@ class Store:
             self.layers.files.remove(editors.layers, going, bins)
             for id in going:
                 editors.mounts.remove(id)
+        self.collect_garbage()
 
     def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
         """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError."""

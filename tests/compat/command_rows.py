@@ -547,6 +547,9 @@ ROWS: dict[str, str] = {
         create-storage-layer -i {missing} {base} ; storage-layers ; create-storage-layer -j -i x {missing}
         createstoragelayer -r -i {missing} {base}
         create-storage-layer -l "" -i {missing}
+        create-storage-layer base
+        create-storage-layer {missing}
+        create-storage-layer -i {missing} ; wipe ; storage-layers
         """,
     "changes": """
         changes base

@@ -276,7 +276,10 @@ class OverlayDriver:
         mapped = spec.mappings.root() if spec.mappings else (0, 0)
         mode, owner = 0o555, mapped
         if parent is not None:
-            info = os.stat(self._diff(parent))
+            try:
+                info = os.stat(below := os.path.join(self.path(parent), "diff"))
+            except FileNotFoundError:
+                raise LayerWithoutFiles(parent, f"Stat {below}") from None
             mode, owner = stat.S_IMODE(info.st_mode), (info.st_uid, info.st_gid)
         os.mkdir(place, 0o700)
         os.chown(place, *mapped)

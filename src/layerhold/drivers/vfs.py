@@ -78,7 +78,7 @@ class VfsDriver:
             place = temporary.place()
             os.mkdir(place, 0o700)
             if parent is not None:
-                self._copy(parent, place)
+                self._copy(parent, place, call="Stat")
             else:
                 os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
                 if os.geteuid() == 0 and spec.mappings is not None:
@@ -157,15 +157,16 @@ class VfsDriver:
     def shutdown(self) -> None:
         """Do nothing: nothing was set up."""
 
-    def _copy(self, id: str, place: str) -> None:
+    def _copy(self, id: str, place: str, *, call: str = "stat") -> None:
         from layerhold.tree.copy import copy_tree
 
-        copy_tree(self._there(id), place)
+        copy_tree(self._there(id, call=call), place)
 
-    def _there(self, id: str) -> str:
+    def _there(self, id: str, *, call: str = "stat") -> str:
+        """Give the directory. Raises LayerWithoutFiles, which names the call that Go's program makes here."""
         path = self.path(id)
         if not os.path.isdir(path):
-            raise LayerWithoutFiles(id, f"stat {path}")
+            raise LayerWithoutFiles(id, f"{call} {path}")
         return path
 
 
