@@ -84,8 +84,11 @@ def apt_line(suite: str) -> str:
     return f"deb [trusted=yes] {mirror()} {suite} main"
 
 
-def _download(suite: str, packages: Sequence[str], into: Path) -> None:
-    """Unpack `packages` of `suite` into a folder, with an apt list of our own: nothing of the machine's apt changes."""
+def download(suite: str, packages: Sequence[str], into: Path, *, behind: str = "") -> None:
+    """Unpack `packages` of `suite` into a folder, with an apt list of our own: nothing of the machine's apt changes.
+
+    Also the package that an empty one, `behind`, stands for: the first that it depends on.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         state = Path(scratch)
         for name in ("lists/partial", "cache/archives/partial", "debs"):
@@ -105,6 +108,9 @@ def _download(suite: str, packages: Sequence[str], into: Path) -> None:
         ]
         apt = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
         run(*apt, "update")
+        if behind:
+            answer = run("apt-cache", *apt[2:], "depends", "--no-recommends", behind)
+            packages = (*packages, answer.partition("Depends: ")[2].split()[0])
         run(*apt, "download", *packages, cwd=state / "debs")
         for deb in sorted((state / "debs").glob("*.deb")):
             run("dpkg-deb", "-x", str(deb), str(into))
@@ -116,7 +122,7 @@ def _patchelf() -> str:
     if found := shutil.which("patchelf"):
         return found
     return str(
-        made(PROGRAMS / "patchelf", lambda place, _: _download("bookworm", ("patchelf",), place)) / "usr/bin/patchelf"
+        made(PROGRAMS / "patchelf", lambda place, _: download("bookworm", ("patchelf",), place)) / "usr/bin/patchelf"
     )
 
 
@@ -193,7 +199,7 @@ def storage(version: str = NEWEST) -> str:
 
 
 def _make_storage(suite: str, place: Path, final: Path) -> None:
-    _download(suite, _PACKAGES[suite], place)
+    download(suite, _PACKAGES[suite], place)
     program = place / "usr/bin/containers-storage"
     folders = {path.parent.relative_to(place) for path in place.rglob("*.so*")}
     flags = ["--set-rpath", ":".join(str(final / folder) for folder in sorted(folders))]
