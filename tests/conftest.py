@@ -1,8 +1,8 @@
 """What every test shares: what a test needs, what is left out and why, and folders that clean up after themselves.
 
-Marks: `root`, `compat` (the Go programs), `rootfs` (the big inputs). Whoever uses the fixtures `programs`, `rootfs` or
-`small` gets the mark by that. A test that cannot have what it needs skips and says so, and the run lists them at its
-end. With `CI=true`, root leaves none of the marked ones out: a skipped one fails the run.
+Marks: `root`, `compat` (the Go programs), `rootfs` (the big inputs), `vm` (a second kernel). Whoever uses the fixtures
+`programs`, `rootfs` or `small` gets the mark by that. A test that cannot have what it needs skips and says so, and the
+run lists them at its end. With `CI=true`, root leaves none of the marked ones out: a skipped one fails the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests import programs as programs_module
 from tests import stores
 from tests.users import OrdinaryUser, a_user
 
-MARKED = frozenset({"root", "compat", "rootfs"})
+MARKED = frozenset({"root", "compat", "rootfs", "vm"})
 MARK_OF_FIXTURE = {"programs": "compat", "rootfs": "rootfs", "small": "rootfs", "ordinary_user": "root"}
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS") or 0)
 

@@ -66,7 +66,8 @@ def mount_option(label: str) -> str:
     """Give the option that labels all files of a mount, or "" if there is no label, or where SELinux is off.
 
     The kernel takes quotes away and does not end the option at a comma between them, such as that of two categories;
-    it knows no escapes. Raises BadLabel for a label that would end the quotes.
+    it knows no escapes. Raises BadLabel for a label that would end the quotes, or that the policy does not know: of
+    that the kernel says no more than "Invalid argument".
     """
     if not label:
         return ""
@@ -76,6 +77,7 @@ def mount_option(label: str) -> str:
         return ""
     if '"' in label or not label.isprintable():
         raise BadLabel(label, f"bad label {label!r}: it cannot stand in an option of a mount")
+    _refuse_unknown(label)
     return f'context="{label}"'
 
 
@@ -107,6 +109,14 @@ def container_labels(options: Sequence[str], *, used: Collection[str]) -> Labels
         for label in (chosen.process, chosen.mount):
             _refuse_unknown(label)
     return chosen
+
+
+def shared_file_label() -> str:
+    """Give the label of files that all containers may use, or "" if the policy has none, or where SELinux is off.
+
+    Go gives it to each new directory of the driver vfs; what is made in it inherits it.
+    """
+    return container_labels(["level:s0"], used=()).mount
 
 
 def choose(options: Sequence[str], defaults: Labels, used: Collection[str]) -> Labels:

@@ -12,7 +12,16 @@ import pytest
 
 from layerhold import labels
 from layerhold.errors import BadLabel
-from layerhold.labels import Labels, choose, container_labels, fresh_level, mount_option, recorded_labels, relabel
+from layerhold.labels import (
+    Labels,
+    choose,
+    container_labels,
+    fresh_level,
+    mount_option,
+    recorded_labels,
+    relabel,
+    shared_file_label,
+)
 from layerhold.linux import selinux
 from layerhold.tree.files import remove_tree
 
@@ -50,6 +59,19 @@ def test_mount_option_is_quoted(on: None) -> None:
 def test_a_label_cannot_end_its_quotes(on: None, label: str) -> None:
     with pytest.raises(BadLabel, match="cannot stand in an option"):
         mount_option(label)
+
+
+def test_a_mount_cannot_have_a_label_that_the_policy_does_not_know(on: None) -> None:
+    with pytest.raises(BadLabel, match='"a:b:unknown_t:s0": the policy of this machine does not know it'):
+        mount_option("a:b:unknown_t:s0")
+
+
+def test_a_process_that_may_not_ask_leaves_it_to_the_kernel(on: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_label: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(selinux, "check_context", refuse)
+    assert mount_option(LABEL) == f'context="{LABEL}"'
 
 
 def test_no_option_where_selinux_is_off(off: None) -> None:
@@ -156,6 +178,11 @@ def test_a_container_gets_labels_where_selinux_is_on(on: None) -> None:
 
 def test_nothing_where_selinux_is_off(off: None) -> None:
     assert container_labels(["nonsense"], used=[]) == Labels()
+    assert shared_file_label() == ""
+
+
+def test_files_for_all_containers_have_no_categories(on: None) -> None:
+    assert shared_file_label() == DEFAULTS.mount
 
 
 def test_recorded_labels_come_in_pairs() -> None:

@@ -11,8 +11,7 @@ $B mount -t proc proc /new/proc; $B mount -t sysfs sysfs /new/sys; $B mount -t d
 $B mkdir -p /new/dev/pts /new/dev/shm /new/lib/modules
 $B mount -t devpts devpts /new/dev/pts; $B mount -t tmpfs tmpfs /new/dev/shm; $B mount -t tmpfs tmpfs /new/run
 $B mkdir /new/run/job; $B mount -t virtiofs job /new/run/job
-kernel=$($B sed -n 's/.*kernel_folder=\([^ ]*\).*/\1/p' /proc/cmdline)
-$B mount -o bind "/host$kernel/lib/modules" /new/lib/modules
+$B mount -o bind "/host$($B cat /kernel)/lib/modules" /new/lib/modules
 $B cp /bin/busybox /new/run/busybox; $B ln -s busybox /new/run/modprobe
 $B cat > /new/run/main <<'MAIN'
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run HOME=/root LC_ALL=C.UTF-8

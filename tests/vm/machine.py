@@ -103,7 +103,7 @@ def _qemu(folder: Path, initrd: Path, sockets: dict[str, Path], options: str, se
     command += ["-M", "pc,memory-backend=memory", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-display", "none", "-serial", "stdio"]
     command += ["-kernel", str(next(folder.glob("boot/vmlinuz-*"))), "-initrd", str(initrd)]
-    command += ["-append", f"console=ttyS0 quiet panic=-1 kernel_folder={folder} {options}"]
+    command += ["-append", f"console=ttyS0 quiet panic=-1 {options}"]
     for tag, socket in sockets.items():
         command += [
             "-chardev",
@@ -162,6 +162,7 @@ def _early_files(folder: Path, modules: Sequence[str]) -> list[_File]:
         _File("init", 0o100755, INIT.read_bytes()),
         _File("bin", 0o40755),
         _File("bin/busybox", 0o100755, (folder / "bin/busybox").read_bytes()),
+        _File("kernel", 0o100644, os.fsencode(folder)),
         _File("modules", 0o40755),
         _File("modules/order", 0o100644, "\n".join([*names, ""]).encode()),
         *(_File(f"modules/{name}", 0o100644, path.read_bytes()) for name, path in zip(names, paths, strict=True)),

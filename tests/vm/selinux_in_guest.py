@@ -1,0 +1,141 @@
+"""What test_selinux.py does in its guest: turns SELinux on, mounts by both programs, and writes down what it sees.
+
+Arguments: the folder of the job, with the compiled `policy` in it, where `result.json` goes; Go's containers-storage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import layerhold
+from layerhold import labels
+from layerhold.containers import Container
+from layerhold.errors import StorageError
+from layerhold.linux import mounts, selinux
+
+STORE = Path("/run/store")  # a tmpfs: overlay cannot stand on the guest's root, which is one itself
+LABEL = "system_u:object_r:container_file_t:s0:c5,c77"
+UNKNOWN = "system_u:object_r:unknown_t:s0"
+
+
+def main(job: Path, go: str) -> None:
+    before = selinux.enabled()
+    turn_on(job)
+    found = {"before": before, "after": selinux.enabled(), **chosen(), **mounted(go), **relabelled()}
+    (job / "result.json").write_text(json.dumps(found))
+
+
+def turn_on(job: Path) -> None:
+    """Load the policy, and say which labels containers have in it."""
+    contexts = Path("/etc/selinux/small/contexts")
+    contexts.mkdir(parents=True)
+    (contexts.parent.parent / "config").write_text("SELINUX=permissive\nSELINUXTYPE=small\n")
+    (contexts / "lxc_contexts").write_text((job / "lxc_contexts").read_text())
+    mounts.mount("selinuxfs", "/sys/fs/selinux", "selinuxfs")
+    with open("/sys/fs/selinux/load", "wb", buffering=0) as file:
+        file.write((job / "policy").read_bytes())
+    selinux.enabled.cache_clear()
+    selinux._selinuxfs.cache_clear()
+
+
+def chosen() -> dict[str, object]:
+    """Labels for three containers, and what is said of a type that the policy does not know."""
+    first = labels.container_labels([], used=[])
+    second = labels.container_labels(["type:spc_t"], used=[first.process])
+    third = labels.container_labels(["disable"], used=[first.process, second.process])
+    return {
+        "chosen": [(found.process, found.mount) for found in (first, second, third)],
+        "unknown type": refusal(lambda: labels.container_labels(["type:unknown_t"], used=[])),
+    }
+
+
+def mounted(go: str) -> dict[str, object]:
+    """What mounts look like that have labels: ours, Go's, and those of containers of both."""
+    found: dict[str, object] = {}
+    with layerhold.Store.open(graphroot=STORE / "root", runroot=STORE / "run", driver="overlay") as store:
+        layer = store.layers.create(diff=one_file(), id="base")
+        found["without"] = seen(store, "base")
+        found["ours"] = seen(store, "base", LABEL)
+        found["go"] = seen_in(Path(ran(go, "mount", "--label", LABEL, "base")))
+        ran(go, "unmount", "base")
+        store.layers.create(layer, id="labelled", label=LABEL)
+        found["recorded"] = seen(store, "labelled")
+        found["unknown label"] = refusal(lambda: store.mount("base", label=UNKNOWN))
+
+        image = store.images.create(layer=layer)
+        for id in ("first", "second"):
+            ran(go, "create-container", "--id", id, image.id)
+        taken = [recorded(store.containers[id]) for id in ("first", "second")]
+        own = labels.container_labels([], used=[process for process, _ in taken])
+        flags = {"ProcessLabel": own.process, "MountLabel": own.mount}
+        store.containers.create(image=image, id="ours", flags=flags)
+        found["containers"] = [*taken, recorded(store.containers["ours"])]
+        found["their mounts"] = [seen(store, id)["file"] for id in ("first", "second", "ours")]
+    return found
+
+
+def ran(go: str, *words: str) -> str:
+    """What Go's program prints."""
+    where = ["--graph", f"{STORE}/root", "--run", f"{STORE}/run", "--storage-driver", "overlay"]
+    return subprocess.run([go, *where, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def refusal(ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except StorageError as error:
+        return str(error)
+    return "nothing"
+
+
+def one_file() -> io.BytesIO:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("file"))
+    packed.seek(0)
+    return packed
+
+
+def recorded(container: Container) -> tuple[str, str]:
+    found = labels.recorded_labels(container.record.flags)
+    return found.process, found.mount
+
+
+def seen(store: layerhold.Store, ref: str, label: str = "") -> dict[str, str]:
+    with store.mount(ref, label=label) as path:
+        return seen_in(path)
+
+
+def seen_in(path: Path) -> dict[str, str]:
+    """The labels of a file in a mount and of a new one, and what the kernel says of the mount."""
+    (path / "new").touch()
+    line = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if line.split()[4] == str(path))
+    context = re.search(r'context="([^"]*)"', line)
+    return {
+        "file": selinux.file_label(str(path / "file")),
+        "new": selinux.file_label(str(path / "new")),
+        "context": context[1] if context else "",
+    }
+
+
+def relabelled() -> dict[str, object]:
+    """The labels in a tree, and of what a link in it leads to."""
+    top = Path("/run/tree")
+    (top / "inner").mkdir(parents=True)
+    (top / "inner/file").touch()
+    (top / "link").symlink_to("/run/outside")
+    Path("/run/outside").touch()
+    labels.relabel(str(top), LABEL)
+    inside = {selinux.file_label(str(path)) for path in (top, *top.rglob("*"))}
+    return {"tree": sorted(inside), "outside": selinux.file_label("/run/outside")}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
