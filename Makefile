@@ -6,18 +6,22 @@ WORKERS = 2
 SECONDS = 60
 ARGS =
 
-.PHONY: help test test-here test-others demo bench check format soak fuzz programs clean
+.PHONY: help test test-here test-others demo bench check format docs soak fuzz programs clean
 
 help:
 	@echo 'make demo    a tree of this machine goes in, becomes an image and a container, and comes back byte for byte'
 	@echo 'make test    all tests; ARGS="-k name" for some; the unit tests on every Python found'
 	@echo 'make check   format, lint and types only'
+	@echo 'make docs    the guide and the reference, in .work/docs'
 	@echo 'make bench   the Go programs and ours, in turn, as ratios'
 	@echo 'make soak    the crash tests at every system call (long)'
 	@echo 'make fuzz    the property tests with fresh random input for SECONDS=60 each'
 
 .venv/.made: pyproject.toml tests/environment.sh
 	@sh tests/environment.sh make .venv any
+
+.venv-docs/.made: pyproject.toml tests/environment.sh
+	@sh tests/environment.sh make .venv-docs any docs
 
 .venv-%/.made: pyproject.toml tests/environment.sh
 	@sh tests/environment.sh make .venv-$* $*
@@ -55,6 +59,11 @@ check: .venv/.made
 format: .venv/.made
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+# What Sphinx warns of is an error: a name or a link that leads nowhere, for example.
+docs: .venv-docs/.made
+	.venv-docs/bin/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs .work/docs
+	@echo 'The pages start at .work/docs/index.html'
 
 soak: .venv/.made
 	$(RUN) -m tests.crash.sweep --all

@@ -1,8 +1,9 @@
 #!/bin/sh
 # The Python environments of the Makefile.
 #
-#   environment.sh pythons           the interpreters found, best first: "VERSION PATH", one a minor version
-#   environment.sh make DIR VERSION  an environment in DIR with the project and its tests' needs; VERSION may be "any"
+#   environment.sh pythons                 the interpreters found, best first: "VERSION PATH", one a minor version
+#   environment.sh make DIR VERSION EXTRA  an environment in DIR with the project and what EXTRA (of pyproject.toml;
+#                                          "test" if not given) needs; VERSION may be "any"
 #
 # An interpreter counts when it starts, is 3.11 to 3.13 and can make environments. `python3` of PATH comes first.
 set -eu
@@ -25,7 +26,7 @@ pythons() {
 }
 
 make_environment() {
-    directory=$1 wanted=$2
+    directory=$1 wanted=$2 extra=$3
     found=$(pythons | awk -v wanted="$wanted" 'wanted == "any" || $1 == wanted { print $2; exit }')
     if [ -z "$found" ]; then
         echo "No Python 3.11 to 3.13 that can make environments was found." >&2
@@ -35,12 +36,12 @@ make_environment() {
     echo "Making $directory with $found" >&2
     rm -rf "$directory"
     "$found" -m venv "$directory"
-    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
     touch "$directory/.made"
 }
 
 case $1 in
 pythons) pythons ;;
-make) make_environment "$2" "${3:-any}" ;;
+make) make_environment "$2" "${3:-any}" "${4:-test}" ;;
 *) echo "environment.sh: unknown word $1" >&2; exit 2 ;;
 esac

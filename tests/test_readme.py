@@ -1,36 +1,22 @@
-"""The README's example does what it says."""
+"""The commands of the README run; its library example is in test_examples.py, with the others."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
-import re
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+from tests.examples import README, ROOT, Folder, blocks, examples, rootfs
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        member = tarfile.TarInfo("etc")
-        member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o755, os.getuid(), os.getgid()
-        tar.addfile(member)
-    (tmp_path / "rootfs.tar.gz").write_bytes(gzip.compress(packed.getvalue()))
-    conf = tmp_path / "storage.conf"
-    conf.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/root"\nrunroot = "{tmp_path}/run"\n')
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=tmp_path,
-        env={**os.environ, "CONTAINERS_STORAGE_CONF": str(conf)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    # The new file, and a tar with the two blocks of its entry and the two at the end.
-    assert done.stdout.splitlines() == ["1 b'/hello'", "2048"]
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    (library,) = [block for block, _ in examples(README)]
+    folder.python(library.text)
+    shells = [block.text for block in blocks(README) if block.language == "sh"]
+    run = [text for text in shells if text.startswith("layerhold")]
+    for text in run:
+        folder.run("sh", "-euc", text)
+    assert (folder.path / "base.tar").read_bytes() == rootfs()
+    targets = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
+    for line in "".join(set(shells) - set(run)).splitlines():
+        make, target, *_ = line.split()
+        assert (make, target in targets.split()) == ("make", True), line
