@@ -69,6 +69,11 @@ class Collection(Generic[R, T]):
             record = self._find(self.view(views), ref)
         return None if record is None else self.item(self, record)
 
+    def own(self, ref: str) -> T | None:
+        """Give the item like `get` if it is the store's own, which can be changed, else None."""
+        found = self.get(ref)
+        return None if found is None or found.read_only else found
+
     def __getitem__(self, ref: str) -> T:
         found = self.get(ref)
         if found is None:

@@ -62,8 +62,9 @@ class Images(Collection["ImageRecord", "Image"]):
         """Make an image with top layer `layer` and the big data `data`.
 
         What Podman lists and runs has the hex of its configuration's digest as ID, that digest (with `sha256:`) as the
-        key of the configuration, and `manifest` as the key of its OCI manifest. Raises LayerUnknown, DuplicateID,
-        DuplicateName, InvalidID, InvalidDigest, InvalidBigDataName, OSError.
+        key of the configuration, and `manifest` as the key of its OCI manifest. What is not said of an image that an
+        additional store has under this ID is taken over from there. Raises LayerUnknown, DuplicateID, DuplicateName,
+        InvalidID, InvalidDigest, InvalidBigDataName, OSError.
         """
         data = data or {}
         for key in data:
@@ -73,13 +74,17 @@ class Images(Collection["ImageRecord", "Image"]):
             digest=str(_valid(digest)),
             names=distinct(names),
             metadata=metadata,
-            created=created or now(),
+            created=created or "",
             flags=dict(flags or {}),
         )
         wanted = with_data(wanted, data)
         with self._tables.writing("images", also_reading=("layers",)) as editors:
             wanted = wanted.replace(layer=self._plan(editors, wanted, layer))
             with noted(self.directory, Intent(id=wanted.id)):
+                if (theirs := editors.images.get(wanted.id)) is not None:
+                    self.take_data(theirs)
+                    wanted = _completed(wanted, theirs)
+                wanted = wanted.replace(created=wanted.created or now())
                 for key, value in data.items():
                     big_data.write(os.path.join(self.directory, wanted.id), key, value)
                 editors.images.put(wanted)
@@ -93,6 +98,12 @@ class Images(Collection["ImageRecord", "Image"]):
     def home(self, record: ImageRecord) -> str:
         """Say where the data files of the images are that are in the same file as `record`."""
         return os.path.dirname(record.origin) or self.directory
+
+    def take_data(self, theirs: ImageRecord) -> None:
+        """Copy the big data of an additional store's image to where the own image of this ID has its."""
+        for key in theirs.big_data_names:
+            value = big_data.read(os.path.join(self.home(theirs), theirs.id), key)
+            big_data.write(os.path.join(self.directory, theirs.id), key, value)
 
     def missing(self, ref: str) -> NotFound:
         """Make the error that there is no image `ref`."""
@@ -206,15 +217,29 @@ class Image(Item["ImageRecord"]):
                 return
             self.record = self.record.replace(origin="", read_only=False)
             with noted(owner.directory, Intent(id=record.id)):
-                for key in record.big_data_names:
-                    value = big_data.read(os.path.join(owner.home(record), record.id), key)
-                    big_data.write(os.path.join(owner.directory, record.id), key, value)
+                owner.take_data(record)
                 editors.images.put(self.record)
                 editors.images.save()
 
     def _renamed(self, record: ImageRecord, names: tuple[str, ...]) -> ImageRecord:
         """Names that an image gets are remembered, newest first (Go puts one after the other in front)."""
         return record.replace(names=names, names_history=distinct((*reversed(names), *record.names_history)))
+
+
+def _completed(wanted: ImageRecord, theirs: ImageRecord) -> ImageRecord:
+    """Add to a new image what an additional store says of the one with its ID (Go's library since 1.44)."""
+    names = distinct((*theirs.names, *wanted.names))
+    return wanted.replace(
+        names=names,
+        names_history=distinct((*reversed(names), *theirs.names_history)),
+        digest=wanted.digest or theirs.digest,
+        metadata=wanted.metadata or theirs.metadata,
+        created=wanted.created or theirs.created,
+        flags={**theirs.flags, **wanted.flags},
+        big_data_names=distinct((*theirs.big_data_names, *wanted.big_data_names)),
+        big_data_sizes={**theirs.big_data_sizes, **wanted.big_data_sizes},
+        big_data_digests={**theirs.big_data_digests, **wanted.big_data_digests},
+    )
 
 
 def _valid(digest: str) -> str:

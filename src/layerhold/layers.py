@@ -15,7 +15,15 @@ from contextlib import ExitStack, contextmanager
 from layerhold import references
 from layerhold.collection import Collection, Item, distinct
 from layerhold.drivers.base import LayerSpec, MountOptions
-from layerhold.errors import DamagedLayer, DuplicateID, DuplicateName, LayerNotMounted, LayerUnknown, ParentIsContainer
+from layerhold.errors import (
+    DamagedLayer,
+    DuplicateID,
+    DuplicateName,
+    LayerNotMounted,
+    LayerUnknown,
+    ParentIsContainer,
+    ReadOnlyStore,
+)
 from layerhold.identifiers import check_id, new_id
 from layerhold.records.model import LayerRecord, MountRecord, now
 
@@ -241,6 +249,8 @@ class Layer(Item["LayerRecord"]):
         owner = self._collection
         with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
             record = self._now(editors.layers)
+            if record.read_only and not read_only:
+                raise ReadOnlyStore("mounting read/only store images is not allowed", hint="mount it to be read only")
             mounted = editors.mounts.get(self.id)
             wanted = MountOptions(
                 label=label or record.mount_label, options=tuple(options), read_only=read_only, volatile=volatile

@@ -161,19 +161,19 @@ class Store:
 
     def unmount(self, ref: str, *, force: bool = False) -> bool:
         """Undo one mount (or all, with `force`) of a container or layer; tell whether it is still mounted."""
-        return self._mountable(ref).unmount(force=force)
+        return self._mounted(ref).unmount(force=force)
 
     def mounted(self, ref: str) -> int:
         """Count the uses of the mount of a container or layer."""
-        return self._mountable(ref).mount_count
+        return self._mounted(ref).mount_count
 
     def delete(self, ref: str) -> None:
         """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse."""
-        if (container := self.containers.get(ref)) is not None:
+        if (container := self.containers.own(ref)) is not None:
             container.delete()
-        elif (image := self.images.get(ref)) is not None:
+        elif (image := self.images.own(ref)) is not None:
             image.delete(with_layers=False)
-        elif (layer := self.layers.get(ref)) is not None:
+        elif (layer := self.layers.own(ref)) is not None:
             layer.delete()
         else:
             raise LayerUnknown(ref)
@@ -242,6 +242,13 @@ class Store:
     def _mountable(self, ref: str) -> Layer:
         container = self.containers.get(ref)
         return container.layer if container else self.layers[ref]
+
+    def _mounted(self, ref: str) -> Layer:
+        """Give what can be mounted; another store's layer only if it is."""
+        layer = self._mountable(ref)
+        if layer.read_only and not layer.mount_count:
+            raise LayerUnknown(ref)
+        return layer
 
 
 class _Once:

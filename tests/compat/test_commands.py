@@ -41,7 +41,7 @@ _OURS = (
 )
 
 # Flags of Go's that come with later issues: their lines in help are left out before comparing.
-NOT_OFFERED = r"image-store|transient-store|unshare|volatile|(sub|host)?[ug]idmap|sub[ug]idmap|read-only"
+NOT_OFFERED = r"unshare|(sub|host)?[ug]idmap|sub[ug]idmap|read-only"
 
 
 class Outcome(NamedTuple):
@@ -56,7 +56,9 @@ class Outcome(NamedTuple):
 class Twin:
     """One of the two stores, and the program that works on it."""
 
-    def __init__(self, program: list[str], executable: str, folder: Path, driver: str, files: Path) -> None:
+    def __init__(
+        self, program: list[str], executable: str, folder: Path, *, driver: str, files: Path, settings: tuple[str, ...]
+    ) -> None:
         self.program = program
         self.executable = executable
         self.folder = folder
@@ -64,7 +66,9 @@ class Twin:
         self.files = files
         self.root = folder / "root"
         self.run_root = folder / "run"
+        self.images = folder / "images"
         self.out = folder / "out"
+        self.settings = [word.format(images=self.images) for word in settings]
 
     def run(self, line: str) -> Outcome:
         """Run a line of the table."""
@@ -75,7 +79,7 @@ class Twin:
             given = (self.files / words.pop()[1:]).read_bytes()
         store = ["-g", str(self.root), "-R", str(self.run_root), "-s", self.driver]
         done = subprocess.run(
-            [*self.program, *store, *words],
+            [*self.program, *store, *self.settings, *words],
             executable=self.executable,
             check=False,
             input=given,
@@ -96,12 +100,13 @@ class Twin:
     def records(self) -> dict[str, str]:
         """The store's records, and what was written into `out`."""
         found = {}
-        for kind in ("layers", "images", "containers"):
-            for file in sorted(self.root.glob(f"{self.driver}-{kind}/*.json")):
-                found[file.name] = self.plain(file.read_bytes()).strip()
+        for root in (self.root, self.run_root, self.images):
+            for kind in ("layers", "images", "containers"):
+                for file in sorted(root.glob(f"{self.driver}-{kind}/*.json")):
+                    found[f"{root.name}/{file.name}"] = self.plain(file.read_bytes()).strip()
         mounts = self.run_root / f"{self.driver}-layers/mountpoints.json"
         rows = json.loads(mounts.read_bytes()) if mounts.exists() else []
-        found["mountpoints.json"] = self.plain("\n".join(map(str, rows or [])).encode())
+        found["run/mountpoints.json"] = self.plain("\n".join(map(str, rows or [])).encode())
         for file in sorted(self.out.iterdir()):
             found[f"out/{file.name}"] = repr(unpacked(file.read_bytes()))
         return {name: text for name, text in found.items() if text not in ("", "[]", "null")}
@@ -229,11 +234,15 @@ def write_inputs(folder: Path) -> None:
 
 
 class Template(NamedTuple):
-    """The two stores that every row starts with a copy of, and what it takes to run there."""
+    """The two stores that every row starts with a copy of, and what it takes to run there.
+
+    `settings` are global flags for both; `{images}` in them is a folder beside each store.
+    """
 
     folder: Path
     files: Path
     driver: str
+    settings: tuple[str, ...] = ()
 
     def twins(self, folder: Path) -> tuple[Twin, Twin]:
         """Ours and Go's, in a new folder."""
@@ -250,7 +259,7 @@ class Template(NamedTuple):
         return self._twin(["containers-storage"], programs.storage(), folder / "go")
 
     def _twin(self, program: list[str], executable: str, folder: Path) -> Twin:
-        twin = Twin(program, executable, folder, self.driver, self.files)
+        twin = Twin(program, executable, folder, driver=self.driver, files=self.files, settings=self.settings)
         twin.out.mkdir(parents=True, exist_ok=True)
         return twin
 
@@ -260,13 +269,17 @@ def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     programs.storage()
     with stores.scratch("commands") as folder:
         write_inputs(folder / "files")
-        (folder / "template").mkdir()
-        made = Template(folder / "template", folder / "files", request.param)
-        for twin in (made.ours(made.folder), made.go(made.folder)):
-            for line in command_rows.TEMPLATE.strip().splitlines():
-                outcome = twin.run(line)
-                assert outcome.status == 0, outcome
-        yield made
+        yield made(Template(folder / "template", folder / "files", request.param))
+
+
+def made(template: Template, lines: str = command_rows.TEMPLATE) -> Template:
+    """Make both stores."""
+    template.folder.mkdir()
+    for twin in (template.ours(template.folder), template.go(template.folder)):
+        for line in lines.strip().splitlines():
+            outcome = twin.run(line)
+            assert outcome.status == 0, outcome
+    return template
 
 
 def compare(template: Template, folder: Path, row: str) -> list[str]:

@@ -35,13 +35,20 @@ def create_image(store: Store, arguments: Sequence[str], given: Given) -> int:
         metadata=metadata(given) or "",
         digest=given.get("digest"),
     )
+    kept = tuple(name for name in image.names if name in given.all("name"))
+    if kept != image.names:  # some were taken over from an additional store; Go's program shows those given
+        image.record = image.record.replace(names=kept, names_history=())
     return _made(image, given)
 
 
 def create_container(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Make a container and its layer."""
     container = store.containers.create(
-        image=arguments[0], id=given.get("id") or None, names=given.all("name"), metadata=metadata(given) or ""
+        image=arguments[0],
+        id=given.get("id") or None,
+        names=given.all("name"),
+        metadata=metadata(given) or "",
+        volatile=given.yes("volatile"),
     )
     return _made(container, given)
 

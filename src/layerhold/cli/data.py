@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from layerhold.cli import output
+from layerhold.errors import LayerUnknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from layerhold.cli.flags import Given
     from layerhold.collection import Collection
+    from layerhold.errors import NotFound
     from layerhold.store import Store
 
     Code = Callable[[Store, Sequence[str], Given], int]
@@ -55,10 +57,19 @@ def _getting(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
 def _setting(kind: Callable[[Store], Collection[Any, Any]]) -> Code:
     def command(store: Store, arguments: Sequence[str], given: Given) -> int:
         with output.reading(given.get("file")) as stream:
-            kind(store)[arguments[0]].data.set(arguments[1], stream.read())
+            item = kind(store)[arguments[0]]
+            if item.read_only:
+                raise _unknown_here(kind(store), item.id)
+            item.data.set(arguments[1], stream.read())
         return 0
 
     return command
+
+
+def _unknown_here(collection: Collection[Any, Any], id: str) -> NotFound:
+    if collection.kind == "layers":
+        return LayerUnknown(id, f'locating layer with ID "{id}" to write bigdata')
+    return collection.missing(id)
 
 
 def _asking(kind: Callable[[Store], Collection[Any, Any]], what: str) -> Code:

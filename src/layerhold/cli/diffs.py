@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from layerhold.cli import output
+from layerhold.errors import LayerUnknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def diffsize(store: Store, arguments: Sequence[str], _given: Given) -> int:
 def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Unpack a tar stream over a layer."""
     with output.reading(given.get("file")) as stream:
-        store.layers[arguments[0]].apply(stream)
+        layer = store.layers[arguments[0]]
+        if layer.read_only:
+            raise LayerUnknown(arguments[0])
+        layer.apply(stream)
     return 0
 
 

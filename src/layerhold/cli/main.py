@@ -139,6 +139,8 @@ def _with_settings(given: Given, config: Config) -> Given:
         "run": [config.runroot],
         "storage-driver": [config.driver],
         "storage-opt": config.driver_options_shown,
+        "image-store": [config.imagestore],
+        "transient-store": ["true"] if config.transient_store else [],
     }
     return Given({**settings, "debug": given.all("debug")})
 
@@ -159,7 +161,13 @@ def _open(given: Given, config: Config | None) -> Store:
         config = roots.with_driver(given.get("storage-driver"), given.all("storage-opt"))
     for note in config.notes:
         complain(note)
-    return Store.open(config)
+    imagestore = given.get("image-store")
+    return Store.open(
+        config.replace(
+            imagestore=os.path.abspath(imagestore) if imagestore else "",
+            transient_store=given.yes("transient-store"),
+        )
+    )
 
 
 def _initialized(make: Callable[[], T]) -> T:

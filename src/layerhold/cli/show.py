@@ -172,6 +172,7 @@ def _show_layer(layer: Layer) -> None:
     if layer.parent_id:
         output.line(f"Parent: {layer.parent_id}")
     _lines("Name", layer.names)
+    _print_read_only(layer)
 
 
 def _list_images(found: Iterable[Image], given: Given) -> None:
@@ -190,6 +191,7 @@ def _show_image(image: Image) -> None:
     _lines("Digest", image.digests)
     _lines("Data", image.data)
     _print_size(image)
+    _print_read_only(image)
 
 
 def _show_container(store: Store, container: Container) -> None:
@@ -209,6 +211,11 @@ def _print_size(item: Image | Container) -> None:
         output.line(f"Size: {item.size()}")
     except (StorageError, OSError, SizeUnknown) as error:
         output.line(f"Size unknown: {output.described(error)}")
+
+
+def _print_read_only(item: Layer | Image) -> None:
+    if item.read_only:
+        output.line("Read Only: true")
 
 
 def _lines(title: str, values: Iterable[str]) -> None:

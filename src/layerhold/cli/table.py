@@ -37,9 +37,11 @@ def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
 GLOBAL = (
     _yes("debug", "D", help="Say more when something goes wrong"),
     Flag(names=("graph", "g"), help="Where the store is", value="DIRECTORY"),
+    Flag(names=("image-store",), help="Where images are, if not where the store is", value="DIRECTORY"),
     Flag(names=("run", "R"), help="Where the store keeps what need not outlive a reboot", value="DIRECTORY"),
     Flag(names=("storage-driver", "s"), help="The storage driver ($STORAGE_DRIVER)", value="DRIVER"),
     Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True, value="OPTION"),
+    _yes("transient-store", help="Keep containers where they do not outlive a reboot"),
 )
 
 HELP = _yes("help", help="Print this")
@@ -102,6 +104,7 @@ COMMANDS = (
     _command(
         "create-container", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
         _ID, _JSON, *_METADATA, _NAME,
+        _yes("volatile", help="Need not outlive a crash of the machine: faster"),
     ),
     _command(
         "layers", "", _NONE, "List the layers", "show:layers", _JSON,

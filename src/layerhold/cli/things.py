@@ -81,7 +81,7 @@ def set_metadata(store: Store, arguments: Sequence[str], given: Given) -> int:
     if not text and not given.get("metadata-file"):
         output.complain("no new metadata provided")
         return 1
-    items = store.find_all(arguments[0])
+    items = [item for item in store.find_all(arguments[0]) if not item.read_only]
     if not items:
         raise NotFound(arguments[0])
     items[0].set_metadata(text or "")
@@ -107,7 +107,7 @@ def delete_image(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Remove images, and layers that only they need; say which layers, on standard error."""
     results: dict[str, dict[str, object]] = {}
     for ref in arguments:
-        image = store.images.get(ref)
+        image = store.images.own(ref)
         try:
             if image is None:
                 raise NotAnImage(ref)
@@ -137,6 +137,8 @@ def _one(store: Store, ref: str) -> Item[Any]:
 
 def _rename(store: Store, ref: str, given: Given, change: Callable[[Item[Any], Sequence[str]], None]) -> int:
     item = _one(store, ref)
+    if item.read_only and item.id in store.layers:
+        raise LayerUnknown(ref)
     change(item, given.all("name"))
     if given.yes("json"):
         output.json(list(item.names) or None)
@@ -147,7 +149,7 @@ def _removal(collection: Collection[Any, Any], unknown: type[NotFound]) -> Calla
     """Give the removal of one item of a kind, which raises `unknown` for what is not of it."""
 
     def remove(ref: str) -> None:
-        item = collection.get(ref)
+        item = collection.own(ref)
         if item is None:
             raise unknown(ref)
         item.delete()
