@@ -19,7 +19,7 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _CONTEXTS = "/usr/share/containers/selinux/contexts"  # before the policy's own
 _ETC = "/etc/selinux"
@@ -84,13 +84,27 @@ def mount_option(label: str) -> str:
 # --- containers
 
 
-def recorded_labels(flags: Mapping[str, object]) -> Labels:
-    """Give the labels in the flags of a container. Raises BadLabel if there is only one of the two."""
-    found = {key: value if isinstance(value := flags.get(key), str) else "" for key in ("ProcessLabel", "MountLabel")}
-    if bool(found["ProcessLabel"]) != bool(found["MountLabel"]):
-        label = found["ProcessLabel"] or found["MountLabel"]
+def for_container(
+    flags: Mapping[str, object], options: Sequence[str], *, others: Iterable[Mapping[str, object]]
+) -> Labels:
+    """Give the labels of a new container: those in the flags that it is to have, or chosen by `options`.
+
+    `others` are the flags of all containers of the store. Raises BadLabel, also for flags with one label of the two.
+    """
+    given = flag_labels(flags)
+    if bool(given.process) != bool(given.mount):
+        label = given.process or given.mount
         raise BadLabel(label, "ProcessLabel and Mountlabel must either not be specified or both specified")
-    return Labels(process=found["ProcessLabel"], mount=found["MountLabel"])
+    if given.process:
+        return given
+    used = {label for other in map(flag_labels, others) for label in (other.process, other.mount) if label}
+    return container_labels(options, used=used)
+
+
+def flag_labels(flags: Mapping[str, object]) -> Labels:
+    """Give the labels that are recorded in the flags of a container."""
+    process, mount = flags.get("ProcessLabel"), flags.get("MountLabel")
+    return Labels(process=process if isinstance(process, str) else "", mount=mount if isinstance(mount, str) else "")
 
 
 def container_labels(options: Sequence[str], *, used: Collection[str]) -> Labels:

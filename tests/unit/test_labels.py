@@ -16,9 +16,9 @@ from layerhold.labels import (
     Labels,
     choose,
     container_labels,
+    for_container,
     fresh_level,
     mount_option,
-    recorded_labels,
     relabel,
     shared_file_label,
 )
@@ -185,13 +185,24 @@ def test_files_for_all_containers_have_no_categories(on: None) -> None:
     assert shared_file_label() == DEFAULTS.mount
 
 
-def test_recorded_labels_come_in_pairs() -> None:
-    assert recorded_labels({}) == recorded_labels({"MountLabel": "", "ProcessLabel": ""}) == Labels()
+def test_labels_in_flags_come_in_pairs_and_go_first(on: None) -> None:
     both = {"MountLabel": DEFAULTS.mount, "ProcessLabel": DEFAULTS.process}
-    assert recorded_labels(both) == DEFAULTS
+    assert for_container(both, ["nonsense"], others=[]) == DEFAULTS
     for key, value in both.items():
         with pytest.raises(BadLabel, match="must either not be specified or both specified"):
-            recorded_labels({key: value})
+            for_container({key: value, "Volatile": True}, [], others=[])
+
+
+def test_labels_of_a_container_are_not_those_of_others(on: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter([1, 2, 3, 4, 5, 6])
+    monkeypatch.setattr(os, "urandom", lambda _size: next(draws).to_bytes(4, "little"))
+    others = [
+        {"ProcessLabel": "u:r:t:s0:c1,c2", "MountLabel": "u:r:f:s0:c1,c2"},
+        {"ProcessLabel": "", "MountLabel": "u:r:f:s0:c3,c4"},
+        {"ProcessLabel": None},
+    ]
+    found = for_container({"MountLabel": "", "ProcessLabel": ""}, ["type:other_t"], others=others)
+    assert found.process == "system_u:system_r:other_t:s0:c5,c6"
 
 
 # -- what the policy has

@@ -73,7 +73,7 @@ def mounted(go: str) -> dict[str, object]:
         for id in ("first", "second"):
             ran(go, "create-container", "--id", id, image.id)
         taken = [recorded(store.containers[id]) for id in ("first", "second")]
-        own = labels.container_labels([], used=[process for process, _ in taken])
+        own = labels.for_container({}, [], others=[container.record.flags for container in store.containers])
         flags = {"ProcessLabel": own.process, "MountLabel": own.mount}
         store.containers.create(image=image, id="ours", flags=flags)
         found["containers"] = [*taken, recorded(store.containers["ours"])]
@@ -104,7 +104,7 @@ def one_file() -> io.BytesIO:
 
 
 def recorded(container: Container) -> tuple[str, str]:
-    found = labels.recorded_labels(container.record.flags)
+    found = labels.flag_labels(container.record.flags)
     return found.process, found.mount
 
 
