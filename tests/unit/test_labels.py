@@ -196,7 +196,7 @@ def test_labels_in_flags_come_in_pairs_and_go_first(on: None) -> None:
 def test_labels_of_a_container_are_not_those_of_others(on: None, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([1, 2, 3, 4, 5, 6])
     monkeypatch.setattr(os, "urandom", lambda _size: next(draws).to_bytes(4, "little"))
-    others = [
+    others: list[dict[str, object]] = [
         {"ProcessLabel": "u:r:t:s0:c1,c2", "MountLabel": "u:r:f:s0:c1,c2"},
         {"ProcessLabel": "", "MountLabel": "u:r:f:s0:c3,c4"},
         {"ProcessLabel": None},
