@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerhold.errors import NotFound
-    from layerhold.layers import Layers
+    from layerhold.layers import Layers, Mount
     from layerhold.tables import AnyTables, Views
 
 
@@ -159,6 +159,18 @@ class Image(Item["ImageRecord"]):
         """The same for files that need not outlive a reboot."""
         return self._userdata(self._collection.user_homes[1])
 
+    def mount(self, *, options: Sequence[str] = (), label: str = "") -> Mount:
+        """Mount its top layer so that nobody can write to it, or count one more use of the layer's mount.
+
+        A layer that somebody has mounted stays as it is, writable or not. Raises LayerUnknown (an image without layers,
+        too), DriverError, OSError.
+        """
+        return self._top().mount(options=options, label=label, read_only=True)
+
+    def unmount(self, *, force: bool = False) -> bool:
+        """Undo one mount of its top layer, or all with `force`; tell whether the layer is still mounted."""
+        return self._top().unmount(force=force)
+
     def size(self) -> int:
         """Count the bytes of its layers (uncompressed, as they came in) and of its big data."""
         with self._collection._tables.reading("layers", "images") as views:
@@ -170,6 +182,9 @@ class Image(Item["ImageRecord"]):
         for id, size in chain.items():
             total += size if size is not None else self._collection.layers[id].diff_size()
         return total
+
+    def _top(self) -> Layer:
+        return self._collection.layers[self.refresh().record.layer]
 
     @staticmethod
     def _measure_chain(views: Views, top: str, chain: dict[str, int | None]) -> None:

@@ -496,6 +496,16 @@ ROWS: dict[str, str] = {
         mount -o nodev box
         mount dddd
         mount shared
+        mount -r image ; mounted {top} ; layers -t ; mount -r {image} ; unmount image ; unmount {image} ; mounted {top}
+        mount --ro -j image
+        mount --read-only image no-such-image {second}
+        mount -r -j no-such-image
+        mount -r {top}
+        mount -r box
+        mount -r bare
+        mount -r -o nodev aaaa
+        mount -r image ; mount {top} ; unmount {top} ; unmount -f image ; mounted {top}
+        mount -r image ; shutdown ; shutdown -f ; mounted {top}
         """,
     "unmount": """
         mount box ; unmount box
@@ -503,6 +513,9 @@ ROWS: dict[str, str] = {
         mount box ; umount -j box
         unmount box
         unmount -j box
+        unmount image
+        unmount bare
+        mount -r image ; unmount -j image bare
         unmount no-such-thing
         unmount -j no-such-thing
         mount {base} ; mount {top} ; unmount base top no-such-thing

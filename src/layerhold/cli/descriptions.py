@@ -80,8 +80,14 @@ An image stays while a container is made from it. Layers go with it unless anoth
 container needs them; which do is printed on standard error. {_REPORT}
 """,
     "delete-container": _REPORT,
-    "mount": f"Where each is mounted is printed.\n\n{_MOUNTS}",
-    "unmount": _MOUNTS,
+    "mount": f"""\
+Where each is mounted is printed.
+
+{_MOUNTS}
+With `--read-only` the words are images, and the top layer of each is mounted. If somebody has that
+layer mounted already, the mount stays as it is, writable or not.
+""",
+    "unmount": f"{_MOUNTS}\nAn image that was mounted is unmounted as well; nothing is printed then.\n",
     "mounted": "A line is printed for each that is mounted.",
     "changes": f"""\
 A line for each path: `Add`, `Modify` or `Delete`, and the path in quotes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from layerhold.cli import output
-from layerhold.errors import StorageError
+from layerhold.errors import LayerUnknown, StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 def mount(store: Store, arguments: Sequence[str], given: Given) -> int:
-    """Mount layers or containers, and print where."""
+    """Mount layers, containers or images, and print where."""
+    label = given.get("label")
     results = []
     for ref in arguments:
         try:
-            path, error = os.fspath(store.mount(ref, label=given.get("label"))), ""
+            made = store.images[ref].mount(label=label) if given.yes("read-only") else store.mount(ref, label=label)
+            path, error = os.fspath(made), ""
         except (StorageError, OSError) as failure:
             path, error = "", output.described(failure)
         results.append({"id": ref, "mountpoint": path, "error": error})
@@ -36,10 +38,17 @@ def mount(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 
 def unmount(store: Store, arguments: Sequence[str], given: Given) -> int:
-    """Unmount layers or containers."""
+    """Unmount layers, containers or images; of images nothing is printed."""
+    force = given.yes("force")
 
     def one(ref: str) -> str:
-        still = store.unmount(ref, force=given.yes("force"))
+        try:
+            still = store.unmount(ref, force=force)
+        except LayerUnknown:
+            if (image := store.images.get(ref)) is None:
+                raise
+            still = True
+            image.unmount(force=force)
         return "" if still else f"{ref} mountpoint unmounted"
 
     return _each(arguments, given, one, "while unmounting {}")

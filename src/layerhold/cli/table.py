@@ -143,6 +143,7 @@ COMMANDS = (
         "mount", "LAYER-OR-CONTAINER...", _SOME, "Mount layers or containers", "mounting:mount", _JSON,
         Flag(names=("label", "l"), help="The SELinux label", value="LABEL"),
         Flag(names=("opt", "o"), help="Mount options (not used)", value="OPTIONS"),
+        _yes("read-only", "ro", "r", help="Mount images, so that nobody can write to them"),
     ),
     _command(
         "unmount umount", "LAYER-OR-CONTAINER...", _SOME, "Unmount layers or containers", "mounting:unmount",
