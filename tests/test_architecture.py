@@ -16,7 +16,7 @@ PACKAGE = SOURCE / "layerhold"
 
 # The layers of docs/architecture.md. A name is a module or a whole subpackage of layerhold.
 LAYERS = (
-    ("values", "linux", "digests", "errors"),
+    ("values", "linux", "digests", "errors", "progress"),
     ("tree", "ids", "lock", "labels"),
     ("archive", "records"),
     ("drivers", "config"),
@@ -42,7 +42,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 STRANGERS = {("archive", "records"), ("records", "archive")}
 
 # Each of these third-party modules is imported in one module only, which has a fallback or a clear error for it.
-WHEELS = ("isal", "fastcrc", "backports")
+WHEELS = ("isal", "fastcrc", "backports", "rich")
 
 # What no start of the command may load: slow to import, and a listing needs none of it.
 HEAVY = frozenset(

@@ -228,6 +228,12 @@ class BadLabel(StorageError, ValueError):
         return self.context
 
 
+class Cancelled(StorageError):
+    """For callbacks (progress.py) to raise, to end what they were called from. The library never raises it itself."""
+
+    sentence = "cancelled"
+
+
 class LockOrder(StorageError):
     """Locks were asked for out of order, or the same one twice in a thread: a mistake in the calling program."""
 

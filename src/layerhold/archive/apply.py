@@ -14,6 +14,7 @@ them aside, throws them away. The caller also syncs the directory; the tar-split
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager
 
 from layerhold.archive.compress import open_source
@@ -22,18 +23,20 @@ from layerhold.archive.split import split_file
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import is_mark
 from layerhold.errors import DigestMismatch, RefusedEntry
+from layerhold.progress import Meter
 from layerhold.tree.root import Root
 from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from layerhold.archive.compress import Readable, Source
     from layerhold.archive.entry import Entry
     from layerhold.archive.split import SplitWriter
     from layerhold.digests import Digest
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Callback
 
 # They stand in the layer's record, so a hostile archive must not have one for each entry.
 _MAX_OWNERS = 1 << 16
@@ -63,12 +66,15 @@ def apply(
     squash: bool = False,
     split_path: str | None = None,
     expect: Digest | str | None = None,
+    progress: Callback | None = None,
 ) -> Applied:
     """Unpack `stream` into the directory `root_path`, and note in `split_path` how to make the tar again.
 
-    `expect` is the digest that the stream is to have, as it comes or uncompressed. Raises BadArchive, RefusedEntry,
-    NotPermitted, DigestMismatch, StorageError (an owner that is not mapped), OSError.
+    `expect` is the digest that the stream is to have, as it comes or uncompressed. `progress` is told how much of the
+    stream has come, and how many entries; what it raises passes through. Raises BadArchive, RefusedEntry, NotPermitted,
+    DigestMismatch, StorageError (an owner that is not mapped), OSError.
     """
+    meter = None if progress is None else Meter(progress, "unpacking", total_bytes=_left_to_read(stream))
     with (
         _writing_split(split_path) as split,
         open_source(stream) as source,
@@ -76,7 +82,7 @@ def apply(
         Extractor(root, deletions=deletions, xattr_prefix=xattr_prefix, mappings=mappings, squash=squash) as extractor,
     ):
         tally = _Tally()
-        _unpack(source, extractor, split, tally)
+        _unpack(source if meter is None else _metered(source, tally, meter), extractor, split, tally)
     if expect is not None and expect not in (source.compressed_digest, source.diff_digest):
         found = source.compressed_digest
         raise DigestMismatch(f"expected {expect}, got {found}")
@@ -94,14 +100,16 @@ def apply(
 
 
 class _Tally:
-    """The owners of entries, and the bytes of their files."""
+    """The owners of entries, how many there are, and the bytes of their files."""
 
     def __init__(self) -> None:
+        self.entries = 0
         self.uids: set[int] = set()
         self.gids: set[int] = set()
         self.size = 0
 
     def count(self, entry: Entry) -> None:
+        self.entries += 1
         self.size += entry.real_size
         if entry.uid in self.uids and entry.gid in self.gids:
             return
@@ -113,8 +121,28 @@ class _Tally:
             raise RefusedEntry(os.fsdecode(entry.name), f"the archive has more than {_MAX_OWNERS} different owners")
 
 
-def _unpack(source: Source, extractor: Extractor, split: SplitWriter | None, tally: _Tally) -> None:
-    reader = TarReader(source, header_sink=split.segment if split else None)
+def _metered(source: Source, tally: _Tally, meter: Meter) -> Iterator[bytes]:
+    """Pass the blocks on, and say how far the source has come: it counts in a thread of its own, a few blocks ahead."""
+    for block in source:
+        meter.at(bytes=source.compressed_size, entries=tally.entries)
+        yield block
+    meter.at(bytes=source.compressed_size, entries=tally.entries)
+    meter.done()
+
+
+def _left_to_read(stream: Readable) -> int | None:
+    """Count the bytes that a file still has, if it is a regular one that is read as it is."""
+    import io
+
+    if not isinstance(getattr(stream, "raw", stream), io.FileIO):
+        return None
+    file: io.FileIO = stream  # type: ignore[assignment]
+    status = os.fstat(file.fileno())
+    return status.st_size - file.tell() if stat.S_ISREG(status.st_mode) else None
+
+
+def _unpack(blocks: Iterable[bytes], extractor: Extractor, split: SplitWriter | None, tally: _Tally) -> None:
+    reader = TarReader(blocks, header_sink=split.segment if split else None)
     while (entry := reader.next()) is not None:
         tally.count(entry)
         if split is None or extractor.keeps(entry):

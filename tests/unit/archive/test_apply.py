@@ -21,6 +21,7 @@ from layerhold.archive.apply import apply
 from layerhold.archive.extract import ERASE
 from layerhold.archive.split import assemble
 from layerhold.errors import BadArchive, DigestMismatch, RefusedEntry
+from layerhold.progress import Progress
 from layerhold.tree.root import Root
 
 UID, GID = os.getuid(), os.getgid()
@@ -214,3 +215,34 @@ def test_memory_does_not_grow_with_names(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < (16 << 20) + 15_000 * 100
+
+
+# -- progress
+
+
+def test_progress_ends_with_all_that_there_is(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"front" + gzip.compress(sample()))
+    (tmp_path / "tree").mkdir()
+    said: list[Progress] = []
+    with (tmp_path / "a.tar.gz").open("rb") as file:
+        file.seek(5)
+        apply(file, str(tmp_path / "tree"), deletions=ERASE, progress=said.append)
+    size = (tmp_path / "a.tar.gz").stat().st_size - 5
+    assert said[-1] == Progress(phase="unpacking", bytes=size, entries=6, total_bytes=size, total_entries=None)
+
+
+def test_the_total_of_a_stream_is_not_known(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    apply(io.BytesIO(sample()), str(tmp_path), deletions=ERASE, progress=said.append)
+    assert (said[-1].bytes, said[-1].total_bytes) == (len(sample()), None)
+
+
+def test_a_callback_that_raises_ends_it_with_what_it_raises(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(_progress: Progress) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        apply(io.BytesIO(sample()), str(tmp_path), deletions=ERASE, progress=stop)
