@@ -19,7 +19,7 @@ LAYERS = (
     ("values", "linux", "digests", "errors", "progress"),
     ("tree", "ids", "lock", "labels"),
     ("archive", "records"),
-    ("drivers", "config"),
+    ("drivers", "config", "settings", "storage_conf", "toml_lines", "driver_options", "roots"),
     (
         "store",
         "layers",

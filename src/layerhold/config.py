@@ -1,15 +1,15 @@
-"""Where a store is and which driver it wants: from the caller, the environment, and one `storage.conf`.
+"""The settings of a store: from the caller, or else from the files and variables of `settings.py`.
 
-If the caller names a root, a driver or driver options, no file is looked at. Otherwise the first of these that is there
-is read, and only it (config-and-cli.md of containers/storage, `types/options.go`):
+If the caller names both roots no file is read, since none has a say; a single root that he does not name comes from the
+files, and nothing else does.
 
-    $CONTAINERS_STORAGE_CONF                       must exist if set
-    $XDG_CONFIG_HOME/containers/storage.conf       ordinary users; $HOME/.config if XDG_CONFIG_HOME is not set
-    /etc/containers/storage.conf
-    /usr/share/containers/storage.conf
+What is done with the settings beyond reading them:
 
-`STORAGE_DRIVER` replaces the driver, `STORAGE_OPTS` (a comma list) the driver options. An ordinary user is not given
-the roots of a system file that he cannot write (Debian ships one that names root's): they are passed over, with a note.
+- In `graphroot`, `runroot` and `rootless_storage_path`, `$UID` and variables of the environment are put in, and links
+  are resolved if the place is there.
+- A general driver option (`[storage.options] mountopt`) reaches the drivers that know it, and no other.
+- What is of an earlier version, or passed over, is a note: a sentence for the user.
+- An ordinary user is not given the roots of a system file that he cannot write (Debian ships one with root's).
 """
 
 from __future__ import annotations
@@ -24,27 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
-_SYSTEM_FILES = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
+    from layerhold.settings import Settings
+    from layerhold.storage_conf import Setting
 
-_IMAGE_STORES = ("imagestore", "additionalimagestore")
-
-# Keys of [storage.options] that become driver options of the same name.
-_GENERAL_OPTIONS = ("size", "skip_mount_home", "mount_program", "mountopt", "ignore_chown_errors", "force_mask")
-_DRIVER_TABLES = {
-    "overlay": ("ignore_chown_errors", "mountopt", "mount_program", "size", "inodes", "skip_mount_home", "force_mask"),
-    "vfs": ("ignore_chown_errors",),
-}
+_OPTIONS = "storage.options"
+_DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay", "overlay2", "vfs", "zfs")
 
 
 class Config(Value):
     """The settings of a store.
 
     `driver` is "" if any will do. `options` are the driver's, `key=value`, without those that name additional image
-    stores: these are `additional_image_stores`, whatever driver is chosen. `driver_options_shown` has both, as given.
-    `imagestore` is the root for images if that is not `graphroot`, else "". `remap_*` are ranges (`0:1000:1`, several
-    with commas) and names in /etc/subuid and /etc/subgid for the ID maps of layers that are given none. `auto_userns_*`
-    are counts of IDs. `pull_options` and `disable_volatile` are for whoever pulls images and makes containers. `notes`
-    are sentences for the user, about what was passed over.
+    stores: these are `additional_image_stores`. `driver_options_shown` has both, as Go prints them. `imagestore` is the
+    root for images if that is not `graphroot`, else "". `remap_*` are ranges (`0:1000:1`, several with commas) and
+    names in /etc/subuid and /etc/subgid for the ID maps of layers that are given none. `auto_userns_*` are counts of
+    IDs. `pull_options` and `disable_volatile` are for whoever pulls images and makes containers. `notes` are sentences
+    for the user, about what was passed over.
     """
 
     graphroot: str
@@ -79,7 +74,8 @@ class Config(Value):
     ) -> Config:
         """Find the settings. A root that is not given is taken from the configuration of this user.
 
-        Raises BadConfig (a file that is malformed or not there, a key of the wrong type), OSError.
+        Raises BadConfig: a file that is malformed, cannot be read or is not there, a key of the wrong type, an unknown
+        driver, two roots that may not be the same.
         """
         if graphroot is not None and runroot is not None:
             found = cls(graphroot="", runroot="")  # No file has a say: reading one costs more than a listing.
@@ -87,134 +83,125 @@ class Config(Value):
             found = _from_files(os.environ if env is None else env)
         if graphroot is None and runroot is None and not driver and not options:
             return found
-        roots = cls(graphroot=_absolute(graphroot, found.graphroot), runroot=_absolute(runroot, found.runroot))
-        return roots.with_driver(driver or "", options or ())
+        both = cls(graphroot=_absolute(graphroot, found.graphroot), runroot=_absolute(runroot, found.runroot))
+        return both.with_driver(driver or "", options or ())
 
-    def with_driver(self, driver: str, options: Sequence[str]) -> Self:
-        """Make these settings with another driver ("": any will do) and driver options (`key=value`)."""
-        rest, stores = image_stores(options, driver)
+    def with_driver(self, driver: str, options: Sequence[str] = ()) -> Self:
+        """Make these settings with another driver ("": any will do), and more driver options (`key=value`)."""
+        from layerhold.driver_options import image_stores
+
+        rest, stores = image_stores(options, driver) if options else ((), ())
         return self.replace(
-            driver=driver, options=rest, driver_options_shown=tuple(options), additional_image_stores=stores
+            driver=driver,
+            options=(*self.options, *rest),
+            driver_options_shown=(*self.driver_options_shown, *options),
+            additional_image_stores=(*self.additional_image_stores, *stores),
         )
 
 
-def image_stores(options: Sequence[str], driver: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Take the additional image stores out of driver options: (the other options, the roots of these stores).
+def resolve(settings: Settings, env: Mapping[str, str]) -> Config:
+    """Make a configuration of what was read; relative places stay so, any driver will do. Raises BadConfig."""
+    from layerhold import driver_options
+    from layerhold.settings import DRIVER, DRIVER_OPTIONS
 
-    They come as `imagestore` or `additionalimagestore`, bare, with the driver's name and a dot before it, or just the
-    dot; a value is one root, or several with commas. If `driver` is "" every driver's are taken.
-    """
-    rest: list[str] = []
-    stores: list[str] = []
-    for option in options:
-        key, found, value = option.partition("=")
-        prefix, _, name = key.lower().rpartition(".")
-        if found and name in _IMAGE_STORES and (not (prefix and driver) or prefix in (driver, f"{driver}2")):
-            stores += filter(None, value.split(","))
-        else:
-            rest.append(option)
-    return tuple(rest), tuple(stores)
-
-
-def parse_storage_conf(text: str, name: str) -> Config:
-    """Read the keys that this version knows out of the text of a `storage.conf`; `name` is for errors.
-
-    A root that the text does not name is "". Raises BadConfig, which names the file, and the line or the key.
-    """
-    import tomllib
-
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadConfig(f'decode configuration "{name}": toml: {error}') from error
-    storage = _table(document, "storage", name)
-    options = _table(storage, "options", name, "storage.")
-    driver = _text(storage, "driver", name)
-    return Config(
-        graphroot=_text(storage, "graphroot", name),
-        runroot=_text(storage, "runroot", name),
+    notes = list(_notes(settings))
+    graphroot, runroot = _roots(settings, env, notes)
+    imagestore = settings.text("storage.imagestore")
+    if imagestore and imagestore == graphroot:
+        origin = getattr(settings.last("storage.imagestore"), "origin", "")
+        raise BadConfig(
+            f"imagestore {imagestore} must either be not set or be different than graphroot",
+            hint=f"storage.imagestore is set in {origin}",
+        )
+    driver = settings.text(DRIVER)
+    config = Config(
+        graphroot=graphroot,
+        runroot=runroot,
+        imagestore=imagestore,
         driver="overlay" if driver == "overlay2" else driver,
-        driver_priority=_texts(storage, "driver_priority", name),
-        options=tuple(_driver_options(options, name)),
+        driver_priority=settings.texts("storage.driver_priority"),
+        transient_store=settings.yes("storage.transient_store"),
+        remap_uids=settings.text(f"{_OPTIONS}.remap-uids"),
+        remap_gids=settings.text(f"{_OPTIONS}.remap-gids"),
+        remap_user=settings.text(f"{_OPTIONS}.remap-user"),
+        remap_group=settings.text(f"{_OPTIONS}.remap-group"),
+        auto_userns_user=settings.text(f"{_OPTIONS}.root-auto-userns-user"),
+        auto_userns_min_size=settings.count(f"{_OPTIONS}.auto-userns-min-size") or 1024,
+        auto_userns_max_size=settings.count(f"{_OPTIONS}.auto-userns-max-size") or 65536,
+        pull_options=settings.mapping(f"{_OPTIONS}.pull_options") or {},
+        disable_volatile=settings.yes(f"{_OPTIONS}.disable-volatile"),
+        notes=tuple(notes),
+    )
+    if settings.last(DRIVER_OPTIONS) is not None:
+        return config.with_driver(config.driver, settings.texts(DRIVER_OPTIONS))
+    return config.replace(
+        options=tuple(driver_options.usable(settings)),
+        driver_options_shown=tuple(driver_options.shown(settings)),
+        additional_image_stores=tuple(filter(None, settings.texts(f"{_OPTIONS}.additionalimagestores"))),
     )
 
 
 def _from_files(env: Mapping[str, str]) -> Config:
-    home = _default_roots(env)
-    path = _file(env)
-    found = parse_storage_conf(_read(path), path) if path else Config(graphroot="", runroot="")
-    graphroot, runroot = _expand(found.graphroot, env), _expand(found.runroot, env)
-    notes = []
-    if os.geteuid() != 0 and path in _SYSTEM_FILES:
-        for key, root in (("graphroot", graphroot), ("runroot", runroot)):
-            if root and not _writable(root):
-                notes.append(f"{path}: {key} {root} is passed over, since this user cannot write it")
-        if notes:
-            graphroot, runroot = "", ""
-    options = tuple(filter(None, env["STORAGE_OPTS"].split(","))) if env.get("STORAGE_OPTS") else found.options
-    roots = found.replace(graphroot=graphroot or home[0], runroot=runroot or home[1], notes=tuple(notes))
-    return roots.with_driver(env.get("STORAGE_DRIVER") or found.driver, options)
+    from layerhold.settings import DRIVER, read
+
+    settings = read(env)
+    config = resolve(settings, env)
+    named = settings.last(DRIVER)
+    if named is not None and config.driver and config.driver not in _DRIVERS:
+        raise BadConfig(
+            f'{named.origin}: {named.key}: unknown driver "{config.driver}"',
+            hint=f"the drivers are: {', '.join(_DRIVERS)}",
+        )
+    return config.replace(
+        graphroot=os.path.abspath(config.graphroot),
+        runroot=os.path.abspath(config.runroot),
+        imagestore=config.imagestore and os.path.abspath(config.imagestore),
+    )
 
 
-def _file(env: Mapping[str, str]) -> str:
-    named = env.get("CONTAINERS_STORAGE_CONF")
-    if named:
-        return named
-    own = os.path.join(env.get("XDG_CONFIG_HOME") or os.path.join(_home(env), ".config"), "containers/storage.conf")
-    files = _SYSTEM_FILES if os.geteuid() == 0 else (own, *_SYSTEM_FILES)
-    return next((file for file in files if os.path.exists(file)), "")
+# -- places
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise BadConfig(f'decode configuration "{path}": not UTF-8 text, at byte {error.start}') from error
+def _roots(settings: Settings, env: Mapping[str, str], notes: list[str]) -> tuple[str, str]:
+    from layerhold import roots
+
+    graph, run = settings.last("storage.graphroot"), settings.last("storage.runroot")
+    if os.geteuid() != 0:
+        rootless = settings.last("storage.rootless_storage_path")
+        if rootless is not None and graph is not None and graph.value:
+            notes.append(f"{rootless.origin}: {rootless.key} is passed over, since graphroot is set in {graph.origin}")
+        elif rootless is not None:
+            graph = rootless
+        if passed_over := list(_not_writable([graph, run], env)):
+            notes += passed_over
+            graph = run = None
+    return _place(graph, env) or roots.graphroot(env), _place(run, env) or roots.runroot(env)
 
 
-def _default_roots(env: Mapping[str, str]) -> tuple[str, str]:
-    """Say where this user's store is when nothing names a place: (graph root, run root)."""
-    user = os.geteuid()
-    if user == 0:
-        return "/var/lib/containers/storage", "/run/containers/storage"
-    data = env.get("XDG_DATA_HOME") or os.path.join(_home(env), ".local/share")
-    return os.path.join(data, "containers/storage"), _default_runroot(env, user)
+def _not_writable(named: Sequence[Setting | None], env: Mapping[str, str]) -> Iterator[str]:
+    from layerhold import roots
+    from layerhold.settings import is_of_the_system
+
+    for setting in named:
+        place = _place(setting, env)
+        if setting is not None and place and is_of_the_system(setting.path) and not roots.writable(place):
+            name = setting.key.removeprefix("storage.")
+            yield f"{setting.path}: {name} {place} is passed over, since this user cannot write it"
 
 
-def _default_runroot(env: Mapping[str, str], user: int) -> str:
-    runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
-    if env.get("XDG_RUNTIME_DIR") or _private(runtime, user):
-        return os.path.join(os.path.realpath(runtime), "containers")
-    fallback = os.path.join(env.get("TMPDIR") or "/tmp", f"storage-run-{user}")  # noqa: S108 - Go's place, made 0700
-    os.makedirs(fallback, mode=0o700, exist_ok=True)
-    if not _private(fallback, user):
-        raise BadConfig(f'path "{fallback}" exists and it is not writeable only by the current user')
-    return os.path.join(fallback, "containers")
+def _place(setting: Setting | None, env: Mapping[str, str]) -> str:
+    """Give the path that a setting names, "" if none; links are resolved if it is there."""
+    from layerhold import roots
 
-
-def _private(path: str, user: int) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return found.st_uid == user and found.st_mode & 0o170022 == 0o040000
-
-
-def _home(env: Mapping[str, str]) -> str:
-    home = env.get("HOME")
-    if not home:
-        import pwd
-
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-    return os.path.realpath(home)
-
-
-def _writable(path: str) -> bool:
-    """Tell whether `path`, or the nearest directory above it that is there, can be written by this user."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.access(path, os.W_OK | os.X_OK)
+    if setting is None or not isinstance(setting.value, str):
+        return ""
+    path = roots.expand(setting.value, env)
+    if "\0" in path:
+        raise BadConfig(f"{setting.origin}: {setting.key}: no path can have a zero byte in it")
+    if not path:
+        return ""
+    path = os.path.normpath(path)
+    return os.path.realpath(path) if os.path.exists(path) else path
 
 
 def _absolute(given: str | os.PathLike[str] | None, otherwise: str) -> str:
@@ -226,58 +213,18 @@ def _absolute(given: str | os.PathLike[str] | None, otherwise: str) -> str:
     return os.path.abspath(path)
 
 
-def _expand(path: str, env: Mapping[str, str]) -> str:
-    """Put in `$UID` and the environment's variables, as the Go library does in paths of a storage.conf."""
-    if "$" not in path:
-        return path
-    import string
-
-    return string.Template(path).safe_substitute({**env, "UID": str(os.geteuid())})
+# -- notes
 
 
-def _driver_options(options: Mapping[str, object], name: str) -> Iterator[str]:
-    for store in _texts(options, "additionalimagestores", name, "storage.options."):
-        yield f"imagestore={store}"
-    for key in _GENERAL_OPTIONS:
-        if value := _scalar(options, key, name, "storage.options."):
-            yield f"{key}={value}"
-    for driver, keys in _DRIVER_TABLES.items():
-        table = _table(options, driver, name, "storage.options.")
-        for key in keys:
-            if value := _scalar(table, key, name, f"storage.options.{driver}."):
-                yield f"{driver}.{key}={value}"
+def _notes(settings: Settings) -> Iterator[str]:
+    from layerhold.driver_options import NOT_TAKEN
 
-
-def _table(within: Mapping[str, object], key: str, name: str, above: str = "") -> Mapping[str, object]:
-    value = within.get(key, {})
-    if not isinstance(value, dict):
-        raise _wrong(name, above + key, "a table", value)
-    return value
-
-
-def _text(within: Mapping[str, object], key: str, name: str) -> str:
-    value = within.get(key, "")
-    if not isinstance(value, str):
-        raise _wrong(name, f"storage.{key}", "a string", value)
-    return value
-
-
-def _texts(within: Mapping[str, object], key: str, name: str, above: str = "storage.") -> tuple[str, ...]:
-    value = within.get(key, [])
-    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        raise _wrong(name, above + key, "a list of strings", value)
-    return tuple(value)
-
-
-def _scalar(within: Mapping[str, object], key: str, name: str, above: str) -> str:
-    """Give a setting that people write as a string, a boolean or a number, as the text that a driver parses."""
-    value = within.get(key, "")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str | int):
-        raise _wrong(name, above + key, "a string", value)
-    return str(value)
-
-
-def _wrong(name: str, key: str, wanted: str, value: object) -> BadConfig:
-    return BadConfig(f'decode configuration "{name}": {key} is to be {wanted}, not {value!r}')
+    for key, why in {
+        "storage.driver": "overlay2 is an old name of the driver overlay",
+        f"{_OPTIONS}.ostree_repo": "nothing is kept in OSTree repositories any more: it is passed over",
+        f"{_OPTIONS}.thinpool": "thin pools are for the driver devicemapper, which is no more: it is passed over",
+        **{f"{_OPTIONS}.{option}": "the driver has no such option: it is passed over" for option in NOT_TAKEN},
+    }.items():
+        setting = settings.last(key)
+        if setting is not None and (key != "storage.driver" or setting.value == "overlay2"):
+            yield f"{setting.origin}: {key}: {why}"

@@ -158,7 +158,8 @@ def _open(given: Given, config: Config | None) -> Store:
         )
     else:
         roots = config.replace(graphroot=os.path.abspath(given.get("graph")), runroot=os.path.abspath(given.get("run")))
-        config = roots.with_driver(given.get("storage-driver"), given.all("storage-opt"))
+        more = given.all("storage-opt")[len(config.driver_options_shown) :]
+        config = roots.with_driver(given.get("storage-driver"), more)
     for note in config.notes:
         complain(note)
     imagestore = given.get("image-store")
