@@ -142,20 +142,28 @@ def resolve(settings: Settings, env: Mapping[str, str]) -> Config:
 
 
 def _from_files(env: Mapping[str, str]) -> Config:
-    from layerhold.settings import DRIVER, read
+    from layerhold.settings import read
 
     settings = read(env)
     config = resolve(settings, env)
-    named = settings.last(DRIVER)
-    if named is not None and config.driver and config.driver not in _DRIVERS:
-        raise BadConfig(
-            f'{named.origin}: {named.key}: unknown driver "{config.driver}"',
-            hint=f"the drivers are: {', '.join(_DRIVERS)}",
-        )
+    if wrong := unknown_driver(settings):
+        raise wrong
     return config.replace(
         graphroot=os.path.abspath(config.graphroot),
         runroot=os.path.abspath(config.runroot),
         imagestore=config.imagestore and os.path.abspath(config.imagestore),
+    )
+
+
+def unknown_driver(settings: Settings) -> BadConfig | None:
+    """Give the error that the driver which is set is none, if so."""
+    from layerhold.settings import DRIVER
+
+    named = settings.last(DRIVER)
+    if named is None or not named.value or named.value in _DRIVERS:
+        return None
+    return BadConfig(
+        f'{named.origin}: {named.key}: unknown driver "{named.value}"', hint=f"the drivers are: {', '.join(_DRIVERS)}"
     )
 
 

@@ -100,3 +100,11 @@ def _general(settings: Settings, key: str) -> str:
         mask = settings.count(f"{_OPTIONS}.force_mask")
         return f"{mask:o}" if mask else ""
     return settings.text(f"{_OPTIONS}.{key}")
+
+
+def is_one(key: str) -> bool:
+    """Tell whether a key of a `storage.conf` (its full name) sets driver options."""
+    table, _, name = key.removeprefix(f"{_OPTIONS}.").rpartition(".")
+    if table:
+        return name in _OWN.get(table, ())
+    return name in _GENERAL or name in ("additionalimagestores", "additionallayerstores")

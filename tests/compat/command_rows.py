@@ -623,6 +623,13 @@ ROWS: dict[str, str] = {
         version
         version -j
         """,
+    "config": """
+        config
+        config {files}/base.tar
+        config no-such-file
+        config -s {driver}
+        config -j
+        """,
     "wipe": """
         wipe ; layers ; images ; containers
         wipe -j

@@ -310,7 +310,7 @@ def zsh() -> str:
 
 
 def _zsh_row(command: Command) -> str:
-    flags = [_zsh_flag(flag) for flag in (*command.flags, *(GLOBAL if command.opens_store else ()), HELP)]
+    flags = [_zsh_flag(flag) for flag in (*command.flags, *(GLOBAL if command.global_flags else ()), HELP)]
     kinds = _kinds(command)
     arguments = []
     for at, (word, kind) in enumerate(zip(command.arguments.split(), kinds, strict=True), 1):

@@ -107,6 +107,12 @@ the stream.
 """,
     "get-container-dir": "It is for files of whoever runs the container, and goes with the container.",
     "get-container-run-dir": "It is for files of whoever runs the container, and need not outlive a reboot.",
+    "config": """\
+Printed is what the files `storage.conf`, their drop-ins and the environment set, whatever flags say;
+no store is opened. Without `--explain` FILE has no effect. With it, FILE is read in place of the files
+of this machine, and for each setting the value, the file and line or the variable that it comes from,
+and what it replaces are printed; then keys that mean nothing, with the one that may be meant.
+""",
     "status": "It goes to standard error, as `key: value`; with `--json` to standard output, as pairs.",
     "version": "It goes to standard error, as `key: value`; with `--json` to standard output, as pairs.",
     "wipe": "All containers, then all images, then all layers. Nobody is asked first.",

@@ -262,7 +262,7 @@ def _flags(command: Command) -> tuple[Flag, ...]:
     """The flags that may stand behind a command."""
     shared = _program() == "containers-storage"
     flags = tuple(flag for flag in command.flags if not (shared and flag.own))
-    return (*flags, *GLOBAL) if command.opens_store else flags
+    return (*flags, *GLOBAL) if command.global_flags else flags
 
 
 def _list_flags(flags: Sequence[Flag], given: Given, write: Callable[[str], None]) -> None:

@@ -86,7 +86,7 @@ def _command(command: Command) -> Iterator[str]:
             ".PP\nThe same command under other names: " + ", ".join(f"\\fB{_text(other)}\\fR" for other in others) + "."
         )
     yield from _flags("FLAGS", _own_flags(command))
-    if command.opens_store:
+    if command.global_flags:
         yield ".PP\nThe flags of layerhold(1), which say where the store is, may be given, too."
     yield _see_also("layerhold(1)")
 

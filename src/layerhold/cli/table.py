@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Command(Value):
     """One command. `most` is the greatest number of arguments, None: any. `code` is `module:function` below cli.
 
-    The function is called with the store, the arguments and the flags; without the first if it `opens_store` not.
+    The function is called with the store, the arguments and the flags; without the first if it `opens_store` not. The
+    flags of all commands may stand behind it if it has `global_flags`.
     """
 
     names: tuple[str, ...]
@@ -28,6 +29,7 @@ class Command(Value):
     least: int = 0
     most: int | None = None
     opens_store: bool = True
+    global_flags: bool = True
 
 
 def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
@@ -209,6 +211,10 @@ COMMANDS = (
     ),
     _command("status", "", _NONE, "Say where the store is, and what its driver can do", "store:status", _JSON),
     _command("version", "", _NONE, "Print the version", "store:version", _JSON),
+    _command(
+        "config", "[FILE]", (0, 1), "Print the settings as JSON", "config:config",
+        _yes("explain", help="Say where each setting comes from (of FILE, if one is given)").replace(own=True),
+    ).replace(opens_store=False),
     _command("wipe", "", _NONE, "Remove everything", "store:wipe", _JSON),
     _command("gc", "", _NONE, "Remove files that no record has", "upkeep:gc", _DRY_RUN, _JSON),
     _command(
@@ -222,10 +228,10 @@ COMMANDS = (
 OWN = (
     _command(
         "completion", "bash|zsh|fish", _ONE, "Print what a shell needs to complete our words", "completion:command"
-    ).replace(opens_store=False),
+    ).replace(opens_store=False, global_flags=False),
     _command(
         "manual", "DIRECTORY", _ONE, "Write the manual pages into a directory", "manual:command"
-    ).replace(opens_store=False),
+    ).replace(opens_store=False, global_flags=False),
 )  # fmt: skip
 
 
