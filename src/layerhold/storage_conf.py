@@ -66,7 +66,7 @@ _BY_TABLE = {
     "storage.options.vfs": dict.fromkeys(("ignore_chown_errors", "sync"), TEXT),
     "storage.options.zfs": dict.fromkeys(("fsname", "mountopt", "size"), TEXT),
 }
-# The tables, and what each key holds, by its full name. OLD ones hold anything and have no effect: they were of use once.
+# The tables, and what each key holds, by its full name. OLD ones hold anything, and have no effect any more.
 TABLES = tuple(_BY_TABLE)
 KEYS = {f"{table}.{name}": kind for table, names in _BY_TABLE.items() for name, kind in names.items()}
 
