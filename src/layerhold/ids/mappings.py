@@ -40,11 +40,11 @@ class IdMappings(Value):
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
         """Give the owner on the host of what belongs to uid:gid in the container. Raises StorageError if unmapped."""
-        return _to_host(self.uids, uid), _to_host(self.gids, gid)
+        return host_id(self.uids, uid), host_id(self.gids, gid)
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
         """Give the owner in the container of what belongs to uid:gid on the host. Raises StorageError if unmapped."""
-        return _to_container(self.uids, uid), _to_container(self.gids, gid)
+        return container_id(self.uids, uid), container_id(self.gids, gid)
 
     def root(self) -> tuple[int, int]:
         """Give the container's root, as the host sees it."""
@@ -78,7 +78,8 @@ def refuse_unusable(ranges: Sequence[IdRange], name: str) -> None:
                 raise InvalidMappings(f"{name} {before} and {after}: they overlap on the side of the {side}")
 
 
-def _to_host(ranges: Sequence[IdRange], id: int) -> int:
+def host_id(ranges: Sequence[IdRange], id: int) -> int:
+    """Give the host's ID for the container's `id`. Raises StorageError if it has none."""
     if not ranges:
         return id
     for span in ranges:
@@ -87,7 +88,8 @@ def _to_host(ranges: Sequence[IdRange], id: int) -> int:
     raise StorageError(f"container ID {id} cannot be mapped to a host ID")
 
 
-def _to_container(ranges: Sequence[IdRange], id: int) -> int:
+def container_id(ranges: Sequence[IdRange], id: int) -> int:
+    """Give the container's ID for the host's `id`. Raises StorageError if it has none."""
     if not ranges:
         return id
     for span in ranges:
