@@ -25,6 +25,7 @@ from layerhold.errors import (
     ReadOnlyStore,
 )
 from layerhold.identifiers import check_id, new_id
+from layerhold.progress import Meter, metered
 from layerhold.records.model import LayerRecord, MountRecord, now
 
 TYPE_CHECKING = False
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Build, Contents, Driver
     from layerhold.layer_files import LayerFiles
     from layerhold.lock import LockFile
+    from layerhold.progress import Callback
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Editors, Views
 
@@ -77,13 +79,14 @@ class Layers(Collection["LayerRecord", "Layer"]):
         label: str = "",
         diff: Readable | None = None,
         expect: str | None = None,
+        progress: Callback | None = None,
     ) -> Layer:
         """Make a layer over `parent`, filled from the tar stream `diff` if there is one.
 
         `diff` is anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest
-        that the stream, as it comes or uncompressed, is to have. Raises LayerUnknown (the parent),
-        ParentIsContainer, DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch, NotPermitted, OSError;
-        then nothing is left of the layer.
+        that the stream, as it comes or uncompressed, is to have. `progress` is told how far it is (progress.py). Raises
+        LayerUnknown (the parent), ParentIsContainer, DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch,
+        NotPermitted, OSError, and what `progress` raises; then nothing is left of the layer.
         """
         wanted = LayerRecord(
             id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
@@ -104,7 +107,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
             split = None
             if diff is not None:
                 split = aside.enter_context(self.files.aside.open()).place("split")
-                wanted = self._filled(wanted, self._apply(diff, build.contents, split, expect))
+                wanted = self._filled(wanted, self._apply(diff, build.contents, split, expect, progress))
             build.sync()
             with self._tables.writing("layers", also_reading=("containers",)) as editors:
                 self.put(editors, wanted, base, build, split)
@@ -141,7 +144,9 @@ class Layers(Collection["LayerRecord", "Layer"]):
             raise ParentIsContainer()
         return base
 
-    def _apply(self, diff: Readable, contents: Contents, split: str, expect: str | None) -> Applied:
+    def _apply(
+        self, diff: Readable, contents: Contents, split: str, expect: str | None, progress: Callback | None
+    ) -> Applied:
         from layerhold.archive.apply import apply
 
         return apply(
@@ -153,6 +158,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
             squash=self.squash,
             split_path=split,
             expect=expect,
+            progress=progress,
         )
 
     @staticmethod
@@ -183,7 +189,7 @@ class Layer(Item["LayerRecord"]):
         """The layer below."""
         return self._collection[self.record.parent] if self.record.parent else None
 
-    def apply(self, diff: Readable, *, expect: str | None = None) -> None:
+    def apply(self, diff: Readable, *, expect: str | None = None, progress: Callback | None = None) -> None:
         """Unpack a tar stream over what the layer has, and keep its digests and its tar-split file as the layer's.
 
         The layer changes as a whole or not at all; it is locked meanwhile. Raises as `Layers.create` does.
@@ -193,7 +199,7 @@ class Layer(Item["LayerRecord"]):
             split = stack.enter_context(owner.files.aside.open()).place("split")
             editor, record = stack.enter_context(self.changing())
             build = stack.enter_context(owner.driver.rebuilding(self.id))
-            filled = owner._filled(record, owner._apply(diff, build.contents, split, expect))
+            filled = owner._filled(record, owner._apply(diff, build.contents, split, expect, progress))
             build.sync()
             build.publish()
             os.rename(split, owner.files.split(self.id))
@@ -216,13 +222,18 @@ class Layer(Item["LayerRecord"]):
 
     @contextmanager
     def diff(
-        self, against: Layer | str | None = None, *, compression: int | None = None, regenerate: bool = False
+        self,
+        against: Layer | str | None = None,
+        *,
+        compression: int | None = None,
+        regenerate: bool = False,
+        progress: Callback | None = None,
     ) -> Iterator[BinaryIO]:
         """Give the layer as a tar stream to read from, compressed as it came in unless `compression` says otherwise.
 
         Byte for byte what was brought in, if it was and `against` is the parent; otherwise (or with `regenerate`)
-        written anew from the files. The layers are locked, for reading, until the block ends. Raises LayerUnknown,
-        DamagedLayer, OSError.
+        written anew from the files. The layers are locked, for reading, until the block ends. `progress` is told how
+        much of the tar is written; what it raises comes out of `read`. Raises LayerUnknown, DamagedLayer, OSError.
         """
         from layerhold.archive.compress import wrap
         from layerhold.streams import as_file
@@ -233,9 +244,11 @@ class Layer(Item["LayerRecord"]):
             how = record.compression if compression is None else compression
             split = self._collection.files.split(self.id, self._collection.home(record))
             if not regenerate and self._is_parent(views.layers, record, against) and os.path.exists(split):
-                chunks = self._assembled(stack, record, split)
+                chunks, total = self._assembled(stack, record, split), record.diff_size or None
             else:
-                chunks = self._generated(stack, views.layers, record, against)
+                chunks, total = self._generated(stack, views.layers, record, against), None
+            if progress is not None:
+                chunks = metered(chunks, Meter(progress, "packing", total_bytes=total))
             with as_file(wrap(chunks, how)) as file:
                 yield file
 

@@ -2,7 +2,8 @@
 
 A caller gives a callback, which is called with a `Progress` at most ten times a second and once at the end, in the
 thread that does the work. What it raises ends the operation, as any error would: nothing half-made stays, and the
-caller gets just that exception (`errors.Cancelled` is there for it).
+caller gets just that exception (`errors.Cancelled` is there for it). The callback must not use the store: locks may be
+held while it runs.
 """
 
 from __future__ import annotations
