@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ def metadata(given: Given) -> str | None:
 
 
 def _create_layer(store: Store, arguments: Sequence[str], given: Given, diff: Readable | None) -> int:
-    layer = store.layers.create(
-        arguments[0] if arguments else None,
-        id=given.get("id") or None,
-        names=given.all("name"),
-        writable=not given.yes("readonly"),
-        label=given.get("label"),
-        diff=diff,
-    )
+    with progress.shown("Importing", wanted=diff is not None) as report:
+        layer = store.layers.create(
+            arguments[0] if arguments else None,
+            id=given.get("id") or None,
+            names=given.all("name"),
+            writable=not given.yes("readonly"),
+            label=given.get("label"),
+            diff=diff,
+            progress=report,
+        )
     return _made(layer, given)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 from layerhold.errors import LayerUnknown
 
 TYPE_CHECKING = False
@@ -31,9 +32,11 @@ def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Write a layer as a tar stream."""
+    elsewhere = bool(given.get("file")) or not sys.stdout.isatty()
     with (
         output.writing(given.get("file")) as out,
-        store.layers[arguments[0]].diff(*arguments[1:], compression=_compression(given)) as tar,
+        progress.shown("Writing", wanted=elsewhere) as report,
+        store.layers[arguments[0]].diff(*arguments[1:], compression=_compression(given), progress=report) as tar,
     ):
         while block := tar.read(_BLOCK):
             out.write(block)
@@ -53,7 +56,8 @@ def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
         layer = store.layers[arguments[0]]
         if layer.read_only:
             raise LayerUnknown(arguments[0])
-        layer.apply(stream)
+        with progress.shown("Unpacking") as report:
+            layer.apply(stream, progress=report)
     return 0
 
 

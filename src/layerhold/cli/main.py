@@ -14,7 +14,7 @@ import os
 import sys
 
 from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
-from layerhold.cli.output import complain, described, line
+from layerhold.cli.output import complain, described, line, program
 from layerhold.cli.table import COMMANDS, GLOBAL, HELP, OWN, by_name
 from layerhold.errors import StorageError
 from layerhold.values import TypeVar
@@ -190,7 +190,7 @@ def _global_flags(words: Sequence[str], given: Given) -> list[str]:
         _usage(complain)
         _refuse("flag: help requested")
     except FlagError as error:
-        _explain(error, _program())
+        _explain(error, program())
         _refuse(str(error))
     if given.yes("help"):
         _usage(line)
@@ -212,7 +212,7 @@ def _command_flags(command: Command, words: Sequence[str], given: Given) -> list
         _command_usage(command, name, before)
         raise _End(BAD_FLAG) from None
     except FlagError as error:
-        _explain(error, f"{_program()} {name}")
+        _explain(error, f"{program()} {name}")
         raise _End(BAD_FLAG) from None
     if len(arguments) < command.least:
         line(f"{name}: more arguments required.")
@@ -229,17 +229,13 @@ def _explain(error: FlagError, where: str) -> None:
         complain(f"{complaint}\nSee '{where} --help'.")
 
 
-def _program() -> str:
-    return "containers-storage" if os.path.basename(sys.argv[0]) == "containers-storage" else "layerhold"
-
-
 def _commands() -> Sequence[Command]:
     """The commands that there are under this name."""
-    return COMMANDS if _program() == "containers-storage" else (*COMMANDS, *OWN)
+    return COMMANDS if program() == "containers-storage" else (*COMMANDS, *OWN)
 
 
 def _usage(write: Callable[[str], None]) -> None:
-    line(f"Usage: {_program()} command [options [...]]\n\nCommands:\n")
+    line(f"Usage: {program()} command [options [...]]\n\nCommands:\n")
     for command in _commands():
         line(f"  {command.names[0]:30}{command.help}")
     line("\nOptions:")
@@ -250,7 +246,7 @@ def _command_usage(command: Command, name: str, given: Given) -> None:
     from layerhold.cli.descriptions import description
 
     options = "[options [...]] " if command.flags else ""
-    line(f"Usage: {_program()} {name} {options}{command.arguments}\n\n{command.help}")
+    line(f"Usage: {program()} {name} {options}{command.arguments}\n\n{command.help}")
     if about := description(command.names[0]):
         line(f"\n{about}")
     if flags := _flags(command):
@@ -260,7 +256,7 @@ def _command_usage(command: Command, name: str, given: Given) -> None:
 
 def _flags(command: Command) -> tuple[Flag, ...]:
     """The flags that may stand behind a command."""
-    shared = _program() == "containers-storage"
+    shared = program() == "containers-storage"
     flags = tuple(flag for flag in command.flags if not (shared and flag.own))
     return (*flags, *GLOBAL) if command.global_flags else flags
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from layerhold.collection import Item
 
 
+def program() -> str:
+    """The name that the command goes by: its own, or that of Go's program if it is called so."""
+    return "containers-storage" if os.path.basename(sys.argv[0]) == "containers-storage" else "layerhold"
+
+
 def line(text: str) -> None:
     """Print a line on standard output; bytes that are no UTF-8 come out as they were."""
     sys.stdout.buffer.write(os.fsencode(text) + b"\n")

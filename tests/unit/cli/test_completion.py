@@ -21,7 +21,7 @@ from layerhold.cli.table import COMMANDS, OWN
 CASES = {
     "layerhold im": ["image", "images", "images-by-digest", "import-layer"],
     "layerhold -D -g {root} completi": ["completion"],
-    "layerhold layers --tr": ["--tree"],
+    "layerhold layers --tre": ["--tree"],
     "layerhold completion ": ["bash", "fish", "zsh"],
     "layerhold {store} layer ba": ["base"],
     "layerhold {store} delete-image lo": ["localhost/demo:1"],
