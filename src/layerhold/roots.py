@@ -55,16 +55,15 @@ def home(env: Mapping[str, str]) -> str:
 
 
 def expand(path: str, env: Mapping[str, str]) -> str:
-    """Put in `$UID` and the environment's variables (`$NAME`, `${NAME}`) as Go does: "" for one that is not set."""
+    """Put in the user's ID for `$UID`, then what the environment has for `$NAME` and `${NAME}` ("" if nothing)."""
     if "$" not in path:
         return path
     import re
 
-    values = {**env, "UID": str(os.geteuid())}
     return re.sub(
         r"\$(?:\{([^}]+)\}|(\{\}|\{)|([*#$@!?0-9-])|([A-Za-z0-9_]+))",
-        lambda match: values.get(match[1] or match[4] or "", ""),
-        path,
+        lambda match: env.get(match[1] or match[4] or "", ""),
+        path.replace("$UID", str(os.geteuid())),
     )
 
 

@@ -71,7 +71,7 @@ def test_home_without_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ("path", "expected"),
     [
         ("/a", "/a"),
-        ("/$UID/${UID}", "/{uid}/{uid}"),
+        ("/$UID/$UIDx/${UID}", "/{uid}/{uid}x/"),
         ("/$A/${A}x$Ax/$A-", "/1/1x/1-"),
         ("/$NO/$$/$1/${}/x", "/////x"),
         ("/$", "/$"),
