@@ -25,6 +25,7 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
 JSON_COMMANDS = {command.names[0] for command in (*COMMANDS, *OWN) for flag in command.flags if flag.names[0] == "json"}
+ALWAYS = {"config"}  # it prints JSON without the flag
 
 # One after the other on one store; where a status other than 0 is expected it stands before the line.
 LINES = """
@@ -65,6 +66,8 @@ list-container-data box
 mount box top
 1 mount missing
 mounted box
+layer-parent-owners base top
+container-parent-owners box
 unmount box top
 1 unmount missing
 changes base
@@ -86,6 +89,9 @@ mount packed
 1 shutdown -f
 shutdown
 wipe
+create-storage-layer
+storage-layers
+config
 """
 
 
@@ -100,12 +106,12 @@ def documented() -> dict[str, str]:
 
 
 def test_every_command_with_json_is_on_the_page() -> None:
-    assert documented().keys() == JSON_COMMANDS
+    assert documented().keys() == JSON_COMMANDS | ALWAYS
     assert {*documented().values(), "layer.json"} == SCHEMAS.keys()
 
 
 def test_every_command_with_json_is_run_here() -> None:
-    assert {line.removeprefix("1 ").split()[0] for line in LINES.split("\n") if line} >= JSON_COMMANDS
+    assert {line.removeprefix("1 ").split()[0] for line in LINES.split("\n") if line} >= JSON_COMMANDS | ALWAYS
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -140,7 +146,7 @@ def test_what_is_printed_fits_the_schema(run: Callable[[str], stores.Answer]) ->
     for line in LINES.strip().splitlines():
         words = line.removeprefix("1 ")
         command, _, rest = words.partition(" ")
-        done = run(f"{command} -j {rest}" if command in schemas else words)
+        done = run(f"{command} -j {rest}" if command in JSON_COMMANDS else words)
         assert done.returncode == line.startswith("1 "), (line, done.stdout, done.stderr)
         if command in schemas:
             value = json.loads(done.stdout.splitlines()[-1])

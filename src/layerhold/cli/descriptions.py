@@ -32,6 +32,10 @@ _MOUNTS = """\
 Mounts are counted, so that several users of a layer do not disturb each other: each `mount` needs
 an `unmount` of its own, and the last of them unmounts.
 """
+_OWNERS = """\
+Printed are users and groups that own a directory above the mount point and are not in its ID maps.
+With maps, it has to be mounted; without maps there are none.
+"""
 
 DESCRIPTIONS = {
     "create-layer": _MAKES_LAYER,
@@ -105,6 +109,16 @@ written from the files.
 The layer changes as a whole or not at all. Its digests, and what `diff` writes, are then those of
 the stream.
 """,
+    "layer-parent-owners": _OWNERS,
+    "container-parent-owners": _OWNERS,
+    "storage-layers": "What a crash left, and has no record, is among them.",
+    "create-storage-layer": "It has no record, so that no other command shows it; `gc` removes it.",
+    "gc": """\
+Directories of layers, images and containers that no record has, and what a crash left aside. With
+`--dry-run` nothing is removed.
+""",
+    "get-image-dir": "It is for files that belong to the image, and goes with the image.",
+    "get-image-run-dir": "It is for files that belong to the image, and need not outlive a reboot.",
     "get-container-dir": "It is for files of whoever runs the container, and goes with the container.",
     "get-container-run-dir": "It is for files of whoever runs the container, and need not outlive a reboot.",
     "config": """\

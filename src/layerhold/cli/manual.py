@@ -24,7 +24,6 @@ _STATUS = (
     ("1", "Something failed, or the command or its arguments are not such as there are."),
     ("125", "A flag behind the command is not known, or help was asked for there."),
     ("130", "Interrupted."),
-    ("141", "Nobody reads the output any more."),
 )
 _ENVIRONMENT = (
     ("CONTAINERS_STORAGE_CONF", "The configuration file to read in the place of those below."),
