@@ -382,6 +382,7 @@ class Root:
         self.leave()
         directories = []
         fd = self._emptied_directory(path)
+        before = os.fstat(fd)
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
@@ -391,6 +392,8 @@ class Root:
                         directories.append(child)
                     elif keep is None or not keep(child):
                         os.unlink(name, dir_fd=fd)
+            if self._filling:
+                os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         finally:
             os.close(fd)
         return directories

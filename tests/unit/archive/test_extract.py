@@ -288,6 +288,13 @@ def test_a_mark_does_not_replace_what_the_archive_brought(before: str, tmp_path:
 # --- times
 
 
+def test_a_directory_that_a_mark_empties_keeps_its_time(tmp_path: Path) -> None:
+    top = tmp_path / "t"
+    lower(top)
+    unpack(tar(directory("d", mtime=5), member("d/.wh..wh..opq")), top)
+    assert (top / "d").stat().st_mtime == 5
+
+
 def test_times_are_those_of_the_headers_in_any_order(tmp_path: Path) -> None:
     top = tmp_path / "t"
     unpack(
