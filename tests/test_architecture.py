@@ -31,6 +31,7 @@ LAYERS = (
         "garbage",
         "tables",
         "recovery",
+        "repair",
         "layer_files",
         "identifiers",
         "layout",

@@ -82,6 +82,9 @@ create-image -n third top
 delete-image -t image
 delete third
 delete-image image
+check
+1 check -m 1ns
+1 check -m 1ns --dry-run
 gc --dry-run
 gc
 mount packed

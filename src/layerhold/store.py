@@ -29,11 +29,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from layerhold.check import Report
     from layerhold.containers import Container
     from layerhold.garbage import Garbage
     from layerhold.images import Image
     from layerhold.layers import Mount
     from layerhold.records.model import MountRecord
+    from layerhold.repair import Removal
     from layerhold.tables import AnyTables
 
 VERSION = "0.1.0"
@@ -213,6 +215,45 @@ class Store:
             for id in going:
                 editors.mounts.remove(id)
         self.collect_garbage()
+
+    def check(
+        self,
+        *,
+        layer_digests: bool = True,
+        layer_contents: bool = True,
+        layer_data: bool = True,
+        image_data: bool = True,
+        container_data: bool = True,
+        mountable: bool = True,
+        unreferenced_for: float = 86400.0,
+    ) -> Report:
+        """Look for damage, and change nothing. `unreferenced_for` is how long nothing may need a layer, in seconds.
+
+        `layer_contents` compares the files' owners, modes and times with what came in; it takes `layer_digests` and
+        `mountable`. Raises DamagedFile (records that cannot be read), OSError.
+        """
+        from layerhold.check import Scope, check
+
+        scope = Scope(
+            layer_digests=layer_digests,
+            layer_contents=layer_contents,
+            layer_data=layer_data,
+            image_data=image_data,
+            container_data=container_data,
+            mountable=mountable,
+            unreferenced_for=unreferenced_for,
+        )
+        return check(self, scope)
+
+    def repair(self, report: Report, *, containers: bool = False, dry_run: bool = False) -> list[Removal]:
+        """Remove what `report` calls damaged, its containers too if `containers`; with `dry_run` only say what goes.
+
+        What something else needs, or was made anew since the report, stays; the removals say so. Raises OSError.
+        """
+        from layerhold import repair
+
+        planned = repair.plan(self, report, containers=containers)
+        return planned if dry_run else repair.carry_out(self, planned)
 
     def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
         """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError."""

@@ -635,6 +635,30 @@ ROWS: dict[str, str] = {
         wipe -j
         mount box ; wipe ; layers
         """,
+    "check": """
+        check
+        check -j
+        check -q
+        check -r ; layers -j ; images -j ; containers -j
+        check -f -j ; layers -j ; images -j ; containers -j
+        check -m 1h30m
+        check -m 0
+        check -m ""
+        check -m 1.5h -j
+        check -m +1ns
+        check -m=-5h
+        check -m -5h
+        check -q -m 1ns
+        check -m zzz
+        check -m 5
+        check -m 5x
+        check -m 1..5h
+        check -m -
+        check -m h
+        check -m 1h.h
+        check -m 1hh
+        wipe ; check
+        """,
     "gc": """
         gc
         gc -j

@@ -44,6 +44,10 @@ _OURS = (
 NOT_OFFERED = r"unshare|(sub|host)?[ug]idmap|sub[ug]idmap"
 
 
+# What Go prints in any order.
+SORTED = ("changes", "check", "delete", "exists", "metadata")
+
+
 class Outcome(NamedTuple):
     """What a line did, made comparable."""
 
@@ -144,7 +148,7 @@ def comparable(text: str, line: str) -> str:
     if line.startswith("storage-layers"):  # sorted, and among them made-up IDs
         ids = re.findall(r"\b[0-9a-f]{64}\b", text)
         return "\n".join([*(id for id in ids if len(set(id)) == 1), f"and others, {len(ids)} in all"]) if ids else text
-    return "\n".join(sorted(text.split("\n"))) if line.startswith(("changes", "delete", "exists", "metadata")) else text
+    return "\n".join(sorted(text.split("\n"))) if line.startswith(SORTED) else text
 
 
 def in_order(text: str) -> str:

@@ -130,17 +130,22 @@ def assemble(split_path: str, open_file: Callable[[bytes], int]) -> Iterator[byt
     """Put the tar together from the tar-split file and the layer's files, which `open_file` opens by their names.
 
     `open_file` gives a descriptor (opened without waiting, as for a FIFO) that is closed here. Raises DamagedLayer, at
-    the latest after the bytes of the file it is about, and OSError.
+    the latest after the bytes of the file it is about, and OSError; all that comes before what is damaged is given.
     """
     parts: list[bytes] = []
     size = 0
-    for piece in _pieces(split_path, open_file):
-        parts.append(piece)
-        size += len(piece)
-        if size >= _TOGETHER:
-            yield b"".join(parts) if len(parts) > 1 else piece
-            parts.clear()
-            size = 0
+    try:
+        for piece in _pieces(split_path, open_file):
+            parts.append(piece)
+            size += len(piece)
+            if size >= _TOGETHER:
+                yield b"".join(parts) if len(parts) > 1 else piece
+                parts.clear()
+                size = 0
+    except (DamagedLayer, OSError):
+        if parts:
+            yield b"".join(parts)
+        raise
     if parts:
         yield b"".join(parts)
 

@@ -113,6 +113,13 @@ the stream.
     "container-parent-owners": _OWNERS,
     "storage-layers": "What a crash left, and has no record, is among them.",
     "create-storage-layer": "It has no record, so that no other command shows it; `gc` removes it.",
+    "check": """\
+Records, files and the driver are held against each other, the tar of each layer is put together again
+and its digest compared, and the files' owners, modes and times with those of the tar.
+
+With `--repair` damaged images and layers are removed if nothing needs them, with `--force` damaged
+containers, too; `--dry-run` only says what would go. The exit status is 0 if nothing is damaged then.
+""",
     "gc": """\
 Directories of layers, images and containers that no record has, and what a crash left aside. With
 `--dry-run` nothing is removed.

@@ -34,8 +34,8 @@ class Flag(Value):
     """One flag: its names without dashes (the first is the key of its value), what it is for, and if it is yes or no.
 
     A flag that takes a value may be given several times if it is `repeated`; otherwise the last one counts. `value` is
-    the manual's word for the value: `FILE` and `DIRECTORY` tell the shell what to complete. One that is `own` Go's
-    program does not have; it is not there when the command is called by that one's name.
+    the manual's word for the value: `FILE` and `DIRECTORY` tell the shell what to complete. `default` is what the help
+    shows. One that is `own` Go's program does not have; it is not there when the command is called by that one's name.
     """
 
     names: tuple[str, ...]
@@ -44,6 +44,7 @@ class Flag(Value):
     repeated: bool = False
     value: str = "TEXT"
     own: bool = False
+    default: str = ""
 
     @property
     def spelled(self) -> str:

@@ -277,7 +277,7 @@ def _default(flag: Flag, given: Given) -> str:
         return f"=[{' '.join(given.all(flag.names[0]))}]"
     if flag.yes_or_no:
         return "=true" if given.yes(flag.names[0]) else ""
-    value = given.get(flag.names[0])
+    value = given.get(flag.names[0], flag.default)
     home = os.environ.get("HOME", "").rstrip("/")
     if home and value.startswith(home):
         value = "~" + value[len(home) :]

@@ -216,6 +216,13 @@ COMMANDS = (
         _yes("explain", help="Say where each setting comes from (of FILE, if one is given)").replace(own=True),
     ).replace(opens_store=False),
     _command("wipe", "", _NONE, "Remove everything", "store:wipe", _JSON),
+    _command(
+        "check", "", _NONE, "Look for damage", "upkeep:check",
+        _DRY_RUN, _yes("force", "f", help="Remove damaged containers, too"), _JSON,
+        Flag(names=("max", "m"), help="How long nothing may need a layer", value="DURATION", default="24h"),
+        _yes("quick", "q", help="Do not compare the files' owners, modes and times"),
+        _yes("repair", "r", help="Remove damaged images and layers"),
+    ),
     _command("gc", "", _NONE, "Remove files that no record has", "upkeep:gc", _DRY_RUN, _JSON),
     _command(
         "shutdown", "", _NONE, "Undo what was set up for the driver", "store:shutdown",

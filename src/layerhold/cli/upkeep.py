@@ -1,4 +1,9 @@
-"""`gc`: what keeps a store in order."""
+"""`check`, `gc`: what keeps a store in order.
+
+`check` prints what is damaged on standard output, as lines of an item and its problems, and the sums of them on
+standard error. With `-r` or `-f` (which takes containers, too) it goes on to say what it removes, on standard error,
+and removes it; `--dry-run` stops before that. The status is 0 if nothing is damaged any more.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layerhold.check import Report
     from layerhold.cli.flags import Given
+    from layerhold.repair import Removal
     from layerhold.store import Store
+
+_DAY = "24h"
+_DIGITS = "0123456789"
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def gc(store: Store, _arguments: Sequence[str], given: Given) -> int:
@@ -22,3 +33,121 @@ def gc(store: Store, _arguments: Sequence[str], given: Given) -> int:
         for garbage in found:
             output.line(garbage.path)
     return 0
+
+
+def check(store: Store, _arguments: Sequence[str], given: Given) -> int:
+    """Look for damage, and repair it if that is asked for."""
+    try:
+        unreferenced_for = seconds(given.get("max") or _DAY)
+    except ValueError as error:
+        output.complain(str(error))
+        return 1
+    report = store.check(layer_contents=not given.yes("quick"), unreferenced_for=unreferenced_for)
+    _print(report, given)
+    wanted = [flag for flag in ("repair", "force", "dry-run") if given.yes(flag)]
+    if not wanted or report.ok:
+        counts = {
+            "layer": report.layers,
+            "read-only layer": report.read_only_layers,
+            "image": report.images,
+            "read-only image": report.read_only_images,
+            "container": report.containers,
+        }
+        return _sum_up({noun: len(items) for noun, items in counts.items()}) if report else 0
+    return _repair(store, report, given)
+
+
+def _print(report: Report, given: Given) -> None:
+    sections = {
+        "layer": ("Layers", report.layers),
+        "read-only layer": ("ROLayers", report.read_only_layers),
+        "image": ("Images", report.images),
+        "read-only image": ("ROImages", report.read_only_images),
+        "container": ("Containers", report.containers),
+    }
+    if given.yes("json"):
+        # Go's encoder has nothing to say of an error but that it is one.
+        output.json({key: {id: [{}] * len(items[id]) for id in sorted(items)} for key, items in sections.values()})
+        return
+    for noun, (_key, items) in sections.items():
+        for id, problems in sorted(items.items()):
+            output.line(f"{noun} {id}:")
+            for problem in problems:
+                output.line(f" {problem.sentence}")
+
+
+def _sum_up(counts: dict[str, int]) -> int:
+    output.complain(", ".join(f"{count} {noun} errors" for noun, count in counts.items()))
+    return 1
+
+
+def _repair(store: Store, report: Report, given: Given) -> int:
+    force, dry_run = given.yes("force"), given.yes("dry-run")
+    planned = store.repair(report, containers=force, dry_run=True)
+    for removal in planned:
+        if not removal.error:
+            output.complain(f"{'would remove' if dry_run else 'removing'} {removal.kind} {removal.id}")
+    done = planned if dry_run else store.repair(report, containers=force)
+    if errors := [removal.error for removal in done for _ in range(_times(report, removal)) if removal.error]:
+        _print_errors(errors, given)
+        return 1
+    left = {
+        "read-only layer": len(report.read_only_layers),
+        "read-only image": len(report.read_only_images),
+        "container": 0 if force else len(report.containers),
+    }
+    return _sum_up(left) if any(left.values()) else int(dry_run)
+
+
+def _times(report: Report, removal: Removal) -> int:
+    """How often Go's program tries to remove something: a layer once for each of its problems."""
+    return len(report.layers.get(removal.id, [()])) if removal.kind == "layer" else 1
+
+
+def _print_errors(errors: list[str], given: Given) -> None:
+    if given.yes("json"):
+        output.json([{}] * len(errors))
+    else:
+        for error in errors:
+            output.complain(error)
+    output.complain(errors[0])
+
+
+def seconds(duration: str) -> float:
+    """Read a duration as Go writes it, such as `1h30m` or `-1.5s`. Raises ValueError, in Go's words."""
+    sign = duration[:1] if duration[:1] in ("-", "+") else ""
+    rest = duration.removeprefix(sign)
+    if rest == "0":
+        return 0.0
+    total = 0.0
+    while True:
+        number, rest = _number(rest)
+        if not number.strip("."):
+            raise ValueError(f"time: invalid duration {_quoted(duration)}")
+        unit, rest = _unit(rest)
+        if unit not in _UNITS:
+            what = f"unknown unit {_quoted(unit)}" if unit else "missing unit"
+            raise ValueError(f"time: {what} in duration {_quoted(duration)}")
+        total += float(number) * _UNITS[unit]
+        if not rest:
+            return -total if sign == "-" else total
+
+
+def _number(text: str) -> tuple[str, str]:
+    """Cut off the digits at the front, which may have one point among them."""
+    end = len(text) - len(text.lstrip(_DIGITS))
+    if text[end : end + 1] == ".":
+        end = len(text) - len(text[end + 1 :].lstrip(_DIGITS))
+    return text[:end], text[end:]
+
+
+def _unit(text: str) -> tuple[str, str]:
+    """Cut off all up to the next digit or point."""
+    end = next((at for at, character in enumerate(text) if character in _DIGITS + "."), len(text))
+    return text[:end], text[end:]
+
+
+def _quoted(text: str) -> str:
+    from layerhold.records.codec import to_json
+
+    return to_json(text).decode()
