@@ -28,6 +28,7 @@ LAYERS = (
         "collection",
         "references",
         "check",
+        "dedup",
         "garbage",
         "tables",
         "recovery",

@@ -82,6 +82,7 @@ create-image -n third top
 delete-image -t image
 delete third
 delete-image image
+dedup
 check
 1 check -m 1ns
 1 check -m 1ns --dry-run

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from layerhold.check import Report
     from layerhold.containers import Container
+    from layerhold.dedup import Deduplicated
     from layerhold.garbage import Garbage
     from layerhold.images import Image
     from layerhold.layers import Mount
@@ -254,6 +255,16 @@ class Store:
 
         planned = repair.plan(self, report, containers=containers)
         return planned if dry_run else repair.carry_out(self, planned)
+
+    def dedup(self, *, method: str = "crc") -> Deduplicated:
+        """Let equal files of images share their blocks, where the file system can; nothing that is read changes.
+
+        `method` chooses what is compared: files of the same "size", or of the same size and "crc" or "sha256". Raises
+        ValueError for another one, OSError.
+        """
+        from layerhold.dedup import dedup
+
+        return dedup(self, method)
 
     def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
         """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError."""

@@ -659,6 +659,14 @@ ROWS: dict[str, str] = {
         check -m 1hh
         wipe ; check
         """,
+    "dedup": """
+        dedup
+        dedup -j
+        dedup --hash-method size
+        dedup --hash-method=sha256 -j
+        dedup --hash-method md5
+        dedup -j --hash-method ""
+        """,
     "gc": """
         gc
         gc -j

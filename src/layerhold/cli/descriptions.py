@@ -120,6 +120,10 @@ and its digest compared, and the files' owners, modes and times with those of th
 With `--repair` damaged images and layers are removed if nothing needs them, with `--force` damaged
 containers, too; `--dry-run` only says what would go. The exit status is 0 if nothing is damaged then.
 """,
+    "dedup": """\
+The files of images are compared, byte by byte, where their size and hash are the same. This takes a
+file system that can share blocks, such as btrfs or xfs; on others nothing is done.
+""",
     "gc": """\
 Directories of layers, images and containers that no record has, and what a crash left aside. With
 `--dry-run` nothing is removed.

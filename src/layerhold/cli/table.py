@@ -223,6 +223,10 @@ COMMANDS = (
         _yes("quick", "q", help="Do not compare the files' owners, modes and times"),
         _yes("repair", "r", help="Remove damaged images and layers"),
     ),
+    _command(
+        "dedup", "", _NONE, "Let equal files share their blocks on disk", "upkeep:dedup",
+        Flag(names=("hash-method",), help="What chooses the files: crc, size, sha256", default="crc"), _JSON,
+    ),
     _command("gc", "", _NONE, "Remove files that no record has", "upkeep:gc", _DRY_RUN, _JSON),
     _command(
         "shutdown", "", _NONE, "Undo what was set up for the driver", "store:shutdown",

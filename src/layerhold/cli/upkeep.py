@@ -1,4 +1,4 @@
-"""`check`, `gc`: what keeps a store in order.
+"""`check`, `dedup`, `gc`: what keeps a store in order.
 
 `check` prints what is damaged on standard output, as lines of an item and its problems, and the sums of them on
 standard error. With `-r` or `-f` (which takes containers, too) it goes on to say what it removes, on standard error,
@@ -32,6 +32,20 @@ def gc(store: Store, _arguments: Sequence[str], given: Given) -> int:
     elif dry_run:
         for garbage in found:
             output.line(garbage.path)
+    return 0
+
+
+def dedup(store: Store, _arguments: Sequence[str], given: Given) -> int:
+    """Let equal files share their blocks, and print how many bytes do."""
+    try:
+        shared = store.dedup(method=given.get("hash-method", "crc"))
+    except ValueError as error:
+        output.complain(str(error))
+        return 1
+    if given.yes("json"):
+        output.json({"Deduped": shared.bytes})
+    else:
+        output.line(f"Deduplicated {shared.bytes} bytes")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import struct
 
 from layerhold.linux.calls import SYS_OPENAT2, check, function, libc
 
@@ -19,6 +20,8 @@ RESOLVE_IN_ROOT = 0x10
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
+_FIDEDUPERANGE = 0xC0189436
+_DEDUPE = struct.Struct("=QQHHI qQQiI")  # struct file_dedupe_range with one file_dedupe_range_info
 
 _syncfs = function("syncfs", ctypes.c_int)
 _renameat2 = function(
@@ -71,6 +74,19 @@ def syncfs(fd: int) -> None:
 def ficlone(dst_fd: int, src_fd: int) -> None:
     """Make the file `dst_fd` share all blocks of `src_fd`. Raises OSError (EOPNOTSUPP, EXDEV) where that cannot be."""
     fcntl.ioctl(dst_fd, _FICLONE, src_fd)
+
+
+def dedupe(src_fd: int, dst_fd: int, offset: int, size: int) -> int:
+    """Let `dst_fd` share blocks of `src_fd` there, if both hold the same; return how many bytes do, 0 if they differ.
+
+    That may be fewer than `size`. Raises OSError: EOPNOTSUPP where the file system cannot, EINVAL for what it refuses.
+    """
+    request = bytearray(_DEDUPE.pack(offset, size, 1, 0, 0, dst_fd, offset, 0, 0, 0))
+    fcntl.ioctl(src_fd, _FIDEDUPERANGE, request, True)
+    *_, shared, status, _reserved = _DEDUPE.unpack(request)
+    if status < 0:
+        raise OSError(-status, os.strerror(-status))
+    return int(shared) if status == 0 else 0
 
 
 def renameat2(
