@@ -36,6 +36,8 @@ LAYERS = (
         "layer_files",
         "identifiers",
         "layout",
+        "container_bases",
+        "userns",
         "streams",
     ),
     ("cli",),

@@ -31,6 +31,9 @@ _OPTIONS = "storage.options"
 _DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay", "overlay2", "vfs", "zfs")
 
 
+_NO_IDMAP = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"  # "yes": as Go's library has it, for tests and broken kernels
+
+
 class Config(Value):
     """The settings of a store.
 
@@ -60,6 +63,7 @@ class Config(Value):
     auto_userns_max_size: int = 65536
     pull_options: Mapping[str, str] = {}
     disable_volatile: bool = False
+    idmapped_mounts: bool = True
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -77,13 +81,17 @@ class Config(Value):
         Raises BadConfig: a file that is malformed, cannot be read or is not there, a key of the wrong type, an unknown
         driver, two roots that may not be the same.
         """
-        if graphroot is not None and runroot is not None:
-            found = cls(graphroot="", runroot="")  # No file has a say: reading one costs more than a listing.
-        else:
-            found = _from_files(os.environ if env is None else env)
+        env = os.environ if env is None else env
+        idmapped = env.get(_NO_IDMAP) != "yes"
+        both_given = graphroot is not None and runroot is not None  # No file has a say: reading one takes long.
+        found = cls(graphroot="", runroot="") if both_given else _from_files(env)
         if graphroot is None and runroot is None and not driver and not options:
-            return found
-        both = cls(graphroot=_absolute(graphroot, found.graphroot), runroot=_absolute(runroot, found.runroot))
+            return found if idmapped else found.replace(idmapped_mounts=False)
+        both = cls(
+            graphroot=_absolute(graphroot, found.graphroot),
+            runroot=_absolute(runroot, found.runroot),
+            idmapped_mounts=idmapped,
+        )
         return both.with_driver(driver or "", options or ())
 
     def with_driver(self, driver: str, options: Sequence[str] = ()) -> Self:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 
-from layerhold import references
+from layerhold import container_bases, references
 from layerhold.collection import Collection, Item, distinct, with_data
 from layerhold.drivers.base import LayerSpec
-from layerhold.errors import ContainerUnknown, DuplicateID, DuplicateName, ImageUnknown, LayerUnknown
+from layerhold.errors import ContainerUnknown, DuplicateID, DuplicateName, ImageUnknown
 from layerhold.identifiers import check_id, new_id
 from layerhold.images import Image
+from layerhold.labels import for_container
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, LayerRecord, now
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from layerhold.layers import Layer, Layers
+    from layerhold.container_bases import Base, Plan
+    from layerhold.ids.mappings import IdMappings
+    from layerhold.images import Images
+    from layerhold.layers import Layer
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Views
+    from layerhold.userns import AutoUserns, Userns
 
 
 class Containers(Collection["ContainerRecord", "Container"]):
@@ -47,16 +52,19 @@ class Containers(Collection["ContainerRecord", "Container"]):
         tables: AnyTables,
         directory: str,
         run_directory: str,
-        layers: Layers,
+        images: Images,
         *,
         volatile_records: str,
         transient: bool,
+        userns: Userns,
     ) -> None:
         super().__init__(tables, directory)
         self._volatile_records = volatile_records
         self._transient = transient
         self.run_directory = run_directory
-        self.layers = layers
+        self.layers = images.layers
+        self._images = images
+        self._userns = userns
         self.item = Container
 
     def create(
@@ -70,13 +78,19 @@ class Containers(Collection["ContainerRecord", "Container"]):
         flags: Mapping[str, object] | None = None,
         mount_options: Sequence[str] = (),
         volatile: bool = False,
+        mappings: IdMappings | AutoUserns | None = None,
+        label_options: Sequence[str] = (),
     ) -> Container:
         """Make a container and its writable layer over the image's top layer (or over nothing).
 
         A `volatile` one is mounted without ever being synced, and what says that it is there is not synced either:
-        faster, and all of it may be lost when the machine crashes.
+        faster, and all of it may be lost when the machine crashes. `mappings` say who in it is who on the host: None,
+        as in the image's layers; without ranges, as on the host; AutoUserns, IDs that no other container has. Where
+        this takes a copy of the image's files, `plan` says what it costs. `label_options` are those of Podman's
+        `--security-opt label=`, for SELinux.
 
-        Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, OSError.
+        Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, BadLabel,
+        NoAvailableIDs, StorageError (an owner whom the maps do not cover), OSError.
         """
         data = data or {}
         for key in data:
@@ -92,22 +106,60 @@ class Containers(Collection["ContainerRecord", "Container"]):
             origin=self._volatile_records if volatile else "",
         )
         wanted = with_data(wanted, data)
+        with self._userns.chosen(mappings, self, _id_of(image)) as maps:
+            base = self._base(wanted, _id_of(image), maps)
+            wanted = wanted.replace(image=base.image.id if base.image else "", mappings=base.mappings)
+            return self._published(wanted, base, data, label_options)
+
+    def plan(self, *, image: Image | str | None = None, mappings: IdMappings | None = None) -> Plan:
+        """Say what `create` with these maps takes: whether the image's files are copied, how many, how many bytes.
+
+        Raises ImageUnknown, LayerUnknown, StorageError, OSError.
+        """
+        with self._tables.reading("layers", "images") as views:
+            base = container_bases.find(views, _id_of(image), self._given(mappings), self.layers.driver)
+            return container_bases.plan(base, self.layers.driver)
+
+    def _given(self, mappings: IdMappings | None) -> IdMappings | None:
+        return self.layers.default_mappings if mappings is None else mappings
+
+    def _base(self, wanted: ContainerRecord, image: str | None, mappings: IdMappings | None) -> Base:
+        """Find what the container stands on; a copy that it needs is made. Raises as `create` does."""
         with self._tables.reading("layers", "images", "containers") as views:
-            source, base = self._plan(views, wanted, image)
-        wanted = wanted.replace(image=source)
+            self._refuse_double(views, wanted)
+            base = container_bases.find(views, image, self._given(mappings), self.layers.driver)
+        if base.way == container_bases.COPY:
+            return base.replace(layer=container_bases.make_copy(self._images, base), way=container_bases.KEPT_COPY)
+        return base
+
+    def _published(
+        self, wanted: ContainerRecord, base: Base, data: Mapping[str, bytes], label_options: Sequence[str]
+    ) -> Container:
+        """Make the container's layer, and save both records."""
         layer = LayerRecord(
             id=wanted.layer,
-            parent=base.id if base else "",
+            parent=base.layer.id if base.layer else "",
             created=wanted.created,
-            origin=self.layers.files.volatile if volatile else "",
+            mappings=base.mappings,
+            origin=self.layers.files.volatile if wanted.origin else "",
         )
-        driver = self.layers.driver
-        with driver.building(layer.id, layer.parent or None, LayerSpec()) as build:
+        below = base.layer.mappings if base.layer else None
+        own = None if base.way == container_bases.AT_MOUNT else base.mappings
+        with self.layers.driver.building(
+            layer.id, layer.parent or None, LayerSpec(mappings=own, parent_mappings=below)
+        ) as build:
             build.sync()
             with self._tables.writing("layers", "containers", also_reading=("images",)) as editors:
-                self._plan(editors, wanted, image)
+                self._refuse_double(editors, wanted)
+                if base.image is not None and base.image.id not in editors.images:
+                    raise ImageUnknown(base.image.id, f'locating image with ID "{base.image.id}"')
+                others = [other.flags for other in editors.containers]
+                labels = for_container(wanted.flags, label_options, others=others)
+                wanted = wanted.replace(
+                    flags={**wanted.flags, "MountLabel": labels.mount, "ProcessLabel": labels.process}
+                )
                 with noted(self.directory, Intent(id=wanted.id, layers=(layer.id,))):
-                    self.layers.put(editors, layer, base, build)
+                    self.layers.put(editors, layer.replace(mount_label=labels.mount), base.layer, build)
                     for key, value in data.items():
                         big_data.write(os.path.join(self.directory, wanted.id), key, value)
                     editors.containers.put(wanted)
@@ -120,8 +172,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         return exact or references.container_of(view, ref) or view.find(ref)
 
     @staticmethod
-    def _plan(views: Views, wanted: ContainerRecord, image: Image | str | None) -> tuple[str, LayerRecord | None]:
-        """Find the ID of the image and its top layer, or raise why `wanted` may not be made."""
+    def _refuse_double(views: Views, wanted: ContainerRecord) -> None:
         if wanted.id in views.containers:
             raise DuplicateID()
         for name in wanted.names:
@@ -130,16 +181,6 @@ class Containers(Collection["ContainerRecord", "Container"]):
                     f'the container name "{name}" is already in use by {holder.id}. You have to remove that container '
                     "to be able to reuse that name"
                 )
-        if not image:
-            return "", None
-        ref = image.id if isinstance(image, Image) else image
-        source = views.images.find(ref)
-        if source is None:
-            raise ImageUnknown(ref, f'locating image with ID "{ref}"')
-        base = views.layers.get(source.layer) if source.layer else None
-        if base is None and source.layer:
-            raise LayerUnknown(source.layer)
-        return source.id, base
 
 
 class Container(Item["ContainerRecord"]):
@@ -193,6 +234,10 @@ class Container(Item["ContainerRecord"]):
                 editors.mounts.remove(record.layer)
                 for home in (owner.directory, owner.run_directory):
                     remove_tree(os.path.join(home, record.id))
+
+
+def _id_of(image: Image | str | None) -> str | None:
+    return image.id if isinstance(image, Image) else image
 
 
 def _flags(flags: Mapping[str, object] | None, mount_options: Sequence[str], *, volatile: bool) -> dict[str, object]:

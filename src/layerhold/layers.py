@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from layerhold import references
 from layerhold.collection import Collection, Item, distinct
+from layerhold.container_bases import effective
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.errors import (
     DamagedLayer,
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from typing import BinaryIO, TypedDict
 
     from layerhold.archive.apply import Applied
-    from layerhold.archive.changes import Change
+    from layerhold.archive.changes import Change, Maps
     from layerhold.archive.compress import Readable
     from layerhold.drivers.base import Build, Contents, Driver
+    from layerhold.ids.mappings import IdMappings
     from layerhold.layer_files import LayerFiles
     from layerhold.lock import LockFile
     from layerhold.progress import Callback
@@ -59,12 +61,21 @@ class Layers(Collection["LayerRecord", "Layer"]):
     noun = "layer"
     unknown = LayerUnknown
 
-    def __init__(self, tables: AnyTables, files: LayerFiles, storage_lock: LockFile, *, squash: bool) -> None:
+    def __init__(
+        self,
+        tables: AnyTables,
+        files: LayerFiles,
+        storage_lock: LockFile,
+        *,
+        squash: bool,
+        default_mappings: IdMappings | None = None,
+    ) -> None:
         super().__init__(tables, files.directory)
         self.files = files
         self.driver: Driver = files.driver
         self.storage_lock = storage_lock
         self.squash = squash
+        self.default_mappings = default_mappings
         self.item = Layer
 
     def create(
@@ -77,16 +88,19 @@ class Layers(Collection["LayerRecord", "Layer"]):
         flags: Mapping[str, object] | None = None,
         writable: bool = True,
         label: str = "",
+        mappings: IdMappings | None = None,
         diff: Readable | None = None,
         expect: str | None = None,
         progress: Callback | None = None,
     ) -> Layer:
         """Make a layer over `parent`, filled from the tar stream `diff` if there is one.
 
-        `diff` is anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest
-        that the stream, as it comes or uncompressed, is to have. `progress` is told how far it is (progress.py). Raises
-        LayerUnknown (the parent), ParentIsContainer, DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch,
-        NotPermitted, OSError, and what `progress` raises; then nothing is left of the layer.
+        `mappings` say who in it is who on the host: None, as in the parent; without ranges, as on the host. A driver
+        that can show other owners at mount does without them, and the files have the owners of the tar. `diff` is
+        anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest that the
+        stream, as it comes or uncompressed, is to have. Raises LayerUnknown (the parent), ParentIsContainer,
+        DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch, NotPermitted, StorageError (an owner whom the
+        maps do not cover), OSError; then nothing is left of the layer.
         """
         wanted = LayerRecord(
             id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
@@ -100,14 +114,25 @@ class Layers(Collection["LayerRecord", "Layer"]):
         above = parent.id if isinstance(parent, Layer) else parent
         with self._tables.reading("layers", "containers") as views:
             base = self._plan(views, wanted, above)
-        wanted = wanted.replace(parent=base.id if base else "")
+        given = self.default_mappings if mappings is None and base is None else mappings
+        wanted = wanted.replace(parent=base.id if base else "", mappings=self._recorded(given, base))
         with ExitStack() as aside:
-            spec = LayerSpec(writable=writable, label=label)
+            spec = LayerSpec(
+                writable=writable,
+                label=label,
+                mappings=wanted.mappings,
+                parent_mappings=base.mappings if base else None,
+            )
             build = aside.enter_context(self.driver.building(wanted.id, wanted.parent or None, spec))
             split = None
             if diff is not None:
                 split = aside.enter_context(self.files.aside.open()).place("split")
-                wanted = self._filled(wanted, self._apply(diff, build.contents, split, expect, progress))
+                wanted = self._filled(
+                    wanted,
+                    self._apply(
+                        diff, build.contents, split, expect=expect, mappings=wanted.mappings, progress=progress
+                    ),
+                )
             build.sync()
             with self._tables.writing("layers", also_reading=("containers",)) as editors:
                 self.put(editors, wanted, base, build, split)
@@ -124,6 +149,18 @@ class Layers(Collection["LayerRecord", "Layer"]):
             build.publish()
             if split is not None:
                 os.rename(split, self.files.split(wanted.id))
+
+    def _recorded(self, mappings: IdMappings | None, base: LayerRecord | None) -> IdMappings | None:
+        """Give the maps with which the files of a new layer are made: none where mounts can show them.
+
+        Raises StorageError for maps in which the container has no root.
+        """
+        wanted = effective(mappings, base)
+        if wanted is not None:
+            wanted.root()
+        if wanted is None or ((base is None or base.mappings is None) and self.driver.maps_at_mount()):
+            return None
+        return wanted
 
     def by_digest(self, digest: str) -> list[Layer]:
         """Give the layers whose diff has this digest, as it came in or uncompressed."""
@@ -145,7 +182,14 @@ class Layers(Collection["LayerRecord", "Layer"]):
         return base
 
     def _apply(
-        self, diff: Readable, contents: Contents, split: str, expect: str | None, progress: Callback | None
+        self,
+        diff: Readable,
+        contents: Contents,
+        split: str,
+        *,
+        expect: str | None,
+        mappings: IdMappings | None,
+        progress: Callback | None,
     ) -> Applied:
         from layerhold.archive.apply import apply
 
@@ -154,7 +198,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
             contents.path,
             deletions=contents.deletions,
             xattr_prefix=contents.xattr_prefix,
-            mappings=None,
+            mappings=mappings,
             squash=self.squash,
             split_path=split,
             expect=expect,
@@ -199,7 +243,10 @@ class Layer(Item["LayerRecord"]):
             split = stack.enter_context(owner.files.aside.open()).place("split")
             editor, record = stack.enter_context(self.changing())
             build = stack.enter_context(owner.driver.rebuilding(self.id))
-            filled = owner._filled(record, owner._apply(diff, build.contents, split, expect, progress))
+            filled = owner._filled(
+                record,
+                owner._apply(diff, build.contents, split, expect=expect, mappings=record.mappings, progress=progress),
+            )
             build.sync()
             build.publish()
             os.rename(split, owner.files.split(self.id))
@@ -210,15 +257,15 @@ class Layer(Item["LayerRecord"]):
         """Say what differs from the parent, or from layer `against`, sorted by path. Raises LayerUnknown, OSError."""
         from layerhold.archive import changes
 
-        with self._reading(against) as (_record, base, contents):
-            return list(changes.between(base, contents.path, **_how(contents)))
+        with self._reading(against) as (maps, base, contents):
+            return list(changes.between(base, contents.path, maps=maps, **_how(contents)))
 
     def diff_size(self, against: Layer | str | None = None) -> int:
         """Say how many bytes the files have that differ from the parent, or from layer `against`."""
         from layerhold.archive import changes
 
-        with self._reading(against) as (_record, base, contents):
-            return changes.diff_size(base, contents.path, **_how(contents))
+        with self._reading(against) as (maps, base, contents):
+            return changes.diff_size(base, contents.path, maps=maps, **_how(contents))
 
     @contextmanager
     def diff(
@@ -253,11 +300,18 @@ class Layer(Item["LayerRecord"]):
                 yield file
 
     def mount(
-        self, *, label: str = "", options: Sequence[str] = (), read_only: bool = False, volatile: bool = False
+        self,
+        *,
+        label: str = "",
+        options: Sequence[str] = (),
+        read_only: bool = False,
+        volatile: bool = False,
+        mappings: IdMappings | None = None,
     ) -> Mount:
         """Mount the layer, or count one more use of its mount. Raises LayerUnknown, DriverError, OSError.
 
-        A `volatile` mount is never synced: faster, and what was written is lost if the machine crashes.
+        A `volatile` mount is never synced: faster, and what was written is lost if the machine crashes. `mappings` are
+        used where the layer has none, and the driver can show owners by them.
         """
         owner = self._collection
         with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
@@ -266,7 +320,11 @@ class Layer(Item["LayerRecord"]):
                 raise ReadOnlyStore("mounting read/only store images is not allowed", hint="mount it to be read only")
             mounted = editors.mounts.get(self.id)
             wanted = MountOptions(
-                label=label or record.mount_label, options=tuple(options), read_only=read_only, volatile=volatile
+                label=label or record.mount_label,
+                options=tuple(options),
+                read_only=read_only,
+                volatile=volatile,
+                mappings=_at_mount(editors.layers, record.replace(mappings=record.mappings or mappings)),
             )
             path = owner.driver.mount(self.id, wanted)
             count = mounted.count + 1 if mounted else 1
@@ -334,12 +392,20 @@ class Layer(Item["LayerRecord"]):
             return views.mounts.get(self.id)
 
     @contextmanager
-    def _reading(self, against: Layer | str | None) -> Iterator[tuple[LayerRecord, str | None, Contents]]:
+    def _reading(self, against: Layer | str | None) -> Iterator[tuple[Maps | None, str | None, Contents]]:
         with ExitStack() as stack:
             views = stack.enter_context(self._collection._tables.reading("layers"))
             record = self._now(views.layers)
             base, contents = self._compared(stack, views.layers, record, against)
-            yield record, base, contents
+            yield self._maps(views.layers, record, against), base, contents
+
+    def _maps(self, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> Maps | None:
+        """Give the maps of the layer to compare with and of this one, if they are not the same."""
+        id = self._reference(layers, record, against)
+        other = layers.get(id) if id else None
+        if other is None or other.mappings == record.mappings:
+            return None
+        return other.mappings, record.mappings
 
     def _compared(
         self, stack: ExitStack, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None
@@ -347,7 +413,7 @@ class Layer(Item["LayerRecord"]):
         """Open the tree of layer `against` (None if it is not needed), and what is to be compared with it."""
         driver = self._collection.driver
         other = self._reference(layers, record, against)
-        contents = stack.enter_context(driver.contents(record.id, against=other))
+        contents = stack.enter_context(driver.contents(record.id, against=other, mappings=_at_mount(layers, record)))
         if other is None or contents.lowers is not None:
             return None, contents
         return stack.enter_context(driver.contents(other, against=None)).path, contents
@@ -381,9 +447,10 @@ class Layer(Item["LayerRecord"]):
 
         base, contents = self._compared(stack, layers, record, against)
         whole = base is None
+        maps = self._maps(layers, record, against)
         return export.tar(
             contents.path,
-            changes=None if whole else changes.between(base, contents.path, **_how(contents)),
+            changes=None if whole else changes.between(base, contents.path, maps=maps, **_how(contents)),
             mappings=record.mappings,
             **_how(contents),
         )
@@ -424,6 +491,12 @@ def _above(path: str) -> Iterator[str]:
     """Give the directories above `path`, the nearest first, without `/`."""
     while (path := os.path.dirname(path)) != "/":
         yield path
+
+
+def _at_mount(layers: View[LayerRecord], record: LayerRecord) -> IdMappings | None:
+    """Give the maps by which a mount is to show the layers below; if these have maps, their files' owners are right."""
+    parent = layers.get(record.parent) if record.parent else None
+    return record.mappings if parent is not None and parent.mappings is None else None
 
 
 def _same(one: LayerRecord, other: LayerRecord) -> bool:

@@ -2,7 +2,7 @@
 
 Each left a note (records/intents.py). Whoever holds the exclusive locks of all kinds knows that the note's writer is
 gone. An item whose record is there is kept, and the sizes and digests of the big data that was being written are taken
-afresh; one without a record goes, and with it the layers that were to come or go with it and that nobody else uses.
+afresh; one without a record goes. Of the layers that were to come or go with it, those go that nobody uses.
 Half-made layers are seen by their own flag, and taken away when the layers are next loaded (layer_files.py).
 """
 
@@ -53,6 +53,7 @@ def _settle(kind: Items, intent: Intent, homes: Sequence[str], remove: Callable[
     if record is not None:
         sweep_temporaries(os.path.join(homes[0], record.id))
         _measure(kind, record, homes[0], intent.keys)
+        remove(intent.layers)  # a copy that was to come, and that the record does not speak of
     else:
         remove(intent.layers)
         for home in homes:

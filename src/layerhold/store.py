@@ -24,6 +24,7 @@ from layerhold.layout import Layout, check_roots
 from layerhold.lock import LockFile
 from layerhold.tables import HeldForReading, HeldForWriting
 from layerhold.tree.files import make_dirs
+from layerhold.userns import Userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from layerhold.containers import Container
     from layerhold.dedup import Deduplicated
     from layerhold.garbage import Garbage
+    from layerhold.ids.mappings import IdMappings
     from layerhold.images import Image
     from layerhold.layers import Mount
     from layerhold.records.model import MountRecord
@@ -58,15 +60,18 @@ class Store:
         self._files = files
         self._tables = tables
         self._storage_lock = storage_lock
-        self.layers = Layers(tables, files, storage_lock, squash=self.driver.squash)
+        self.layers = Layers(
+            tables, files, storage_lock, squash=self.driver.squash, default_mappings=_default_mappings(config)
+        )
         self.images = Images(tables, layout.image("images"), self.layers, user_homes=layout.homes_of_users)
         self.containers = Containers(
             tables,
             layout.graph("containers"),
             layout.run("containers"),
-            self.layers,
+            self.images,
             volatile_records=layout.volatile_containers,
             transient=layout.transient,
+            userns=Userns(config),
         )
 
     @classmethod
@@ -100,6 +105,7 @@ class Store:
                     runroot=config.runroot,
                     imagestore=config.imagestore,
                     additional=config.additional_image_stores,
+                    idmapped=config.idmapped_mounts,
                 ),
                 options=config.options,
                 priority=config.driver_priority,
@@ -160,7 +166,12 @@ class Store:
         recorded = flags.get("MountOpts") or ()
         own = [option for option in recorded if isinstance(option, str)] if isinstance(recorded, list | tuple) else []
         label = label or str(flags.get("MountLabel") or "")
-        return container.layer.mount(label=label, options=options or own, volatile=flags.get("Volatile") is True)
+        return container.layer.mount(
+            label=label,
+            options=options or own,
+            volatile=flags.get("Volatile") is True and not self.config.disable_volatile,
+            mappings=container.record.mappings,
+        )
 
     def unmount(self, ref: str, *, force: bool = False) -> bool:
         """Undo one mount (or all, with `force`) of a container or layer; tell whether it is still mounted."""
@@ -301,6 +312,16 @@ class Store:
         if layer.read_only and not layer.mount_count:
             raise LayerUnknown(ref)
         return layer
+
+
+def _default_mappings(config: Config) -> IdMappings | None:
+    """Give the maps of layers that are given none: `remap-uids`, `remap-user` and the like of storage.conf."""
+    if not (config.remap_uids or config.remap_gids or config.remap_user or config.remap_group):
+        return None
+    from layerhold.ids.options import parse_mappings
+
+    uids, gids = (text.split(",") if text else () for text in (config.remap_uids, config.remap_gids))
+    return parse_mappings(uids, gids, config.remap_user, config.remap_group)
 
 
 class _Once:

@@ -26,12 +26,16 @@ import sys
 from contextlib import ExitStack
 
 from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key
+from layerhold.errors import StorageError
 from layerhold.tree.root import Root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from layerhold.ids.mappings import IdMappings
+
+    Maps = tuple[IdMappings | None, IdMappings | None]
     Name = tuple[bytes, bool, bool]
     Found = tuple[bytes, int, bool]
 
@@ -66,8 +70,12 @@ def between(
     deletions: str,
     lowers: Sequence[str] | None,
     xattr_prefix: str = "trusted.overlay.",
+    maps: Maps | None = None,
 ) -> Iterator[Change]:
-    """Say what the tree at `path` (as a driver describes it) changes against the whole tree `base`. Raises OSError."""
+    """Say what the tree at `path` (as a driver describes it) changes against the whole tree `base`. Raises OSError.
+
+    `maps` say who the owners of `base`, and those of `path`, are in a container, if these are not the same.
+    """
     with ExitStack() as stack:
         new = stack.enter_context(Root(path))
         if lowers is not None and deletions == OVERLAY_MARKS:
@@ -76,7 +84,7 @@ def between(
         elif base is None:
             listed = _with_parents(_everything(new), also_modified=False)
         else:
-            found = _compared(stack.enter_context(Root(base)), new)
+            found = _compared(stack.enter_context(Root(base)), new, maps)
             listed = iter(sorted(_with_parents(found, also_modified=True)))
         for name, kind in listed:
             yield Change(b"/" + name, kind)
@@ -89,12 +97,13 @@ def diff_size(
     deletions: str,
     lowers: Sequence[str] | None,
     xattr_prefix: str = "trusted.overlay.",
+    maps: Maps | None = None,
 ) -> int:
     """Count the bytes of the files (no directories) that were added or modified, each inode once."""
     total = 0
     seen: set[tuple[int, int]] = set()
     with Root(path) as root:
-        for change in between(base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix):
+        for change in between(base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix, maps=maps):
             if change.kind == DELETE:
                 continue
             info = root.lstat(change.path[1:])
@@ -251,7 +260,7 @@ class _Layer:
         return root.xattrs(path, self._opaque.__eq__).get(self._opaque) == b"y"
 
 
-def _compared(old: Root, new: Root) -> Iterator[Found]:
+def _compared(old: Root, new: Root, maps: Maps | None) -> Iterator[Found]:
     """Walk two whole trees side by side."""
     stack = [_paired(old, new, b"")]
     while stack:
@@ -266,7 +275,7 @@ def _compared(old: Root, new: Root) -> Iterator[Found]:
                 one, other = old.lstat(path), new.lstat(path)
                 if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
                     continue
-                if _differ(old, new, path, one, other):
+                if not _same_owner(one, other, maps) or _differ(old, new, path, one, other):
                     yield path, MODIFY, is_directory
             if is_directory:
                 stack.append(_paired(old if before is not None and before[1] else None, new, path))
@@ -282,8 +291,23 @@ def _paired(old: Root | None, new: Root, directory: bytes) -> Iterator[tuple[byt
     return iter([(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())])
 
 
+def _same_owner(one: os.stat_result, other: os.stat_result, maps: Maps | None) -> bool:
+    if maps is None:
+        return (one.st_uid, one.st_gid) == (other.st_uid, other.st_gid)
+    return _inside(maps[0], one) == _inside(maps[1], other)
+
+
+def _inside(mappings: IdMappings | None, info: os.stat_result) -> tuple[int, int]:
+    """Give the owner in the container; one whom the maps do not cover is the same there."""
+    owner = info.st_uid, info.st_gid
+    try:
+        return owner if mappings is None else mappings.to_container(*owner)
+    except StorageError:
+        return owner
+
+
 def _differ(old: Root, new: Root, path: bytes, one: os.stat_result, other: os.stat_result) -> bool:
-    if (one.st_mode, one.st_uid, one.st_gid, one.st_rdev) != (other.st_mode, other.st_uid, other.st_gid, other.st_rdev):
+    if (one.st_mode, one.st_rdev) != (other.st_mode, other.st_rdev):
         return True
     if not _same_time(one.st_mtime_ns, other.st_mtime_ns):
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layerhold.cli import output, progress
+from layerhold.errors import MalformedMappings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from layerhold.archive.compress import Readable
     from layerhold.cli.flags import Given
     from layerhold.collection import Item
+    from layerhold.ids.mappings import IdMappings
     from layerhold.store import Store
 
 
@@ -49,6 +51,7 @@ def create_container(store: Store, arguments: Sequence[str], given: Given) -> in
         names=given.all("name"),
         metadata=metadata(given) or "",
         volatile=given.yes("volatile"),
+        mappings=mappings(given),
     )
     return _made(container, given)
 
@@ -69,10 +72,27 @@ def _create_layer(store: Store, arguments: Sequence[str], given: Given, diff: Re
             names=given.all("name"),
             writable=not given.yes("readonly"),
             label=given.get("label"),
+            mappings=mappings(given),
             diff=diff,
             progress=report,
         )
     return _made(layer, given)
+
+
+def mappings(given: Given) -> IdMappings | None:
+    """Give the maps that the flags ask for; None: none."""
+    for kind in ("uid", "gid"):
+        if given.yes(f"host{kind}map") and (given.get(f"{kind}map") or given.get(f"sub{kind}map")):
+            raise MalformedMappings(f"host {kind} map specified along with {kind.upper()} mapping")
+    if not any(key in given for key in ("uidmap", "gidmap", "subuidmap", "subgidmap", "hostuidmap", "hostgidmap")):
+        return None
+    from layerhold.ids.mappings import IdMappings
+    from layerhold.ids.options import parse_mappings
+
+    uids, gids = [given.get("uidmap")], [given.get("gidmap")]
+    maps = parse_mappings(uids, gids, given.get("subuidmap"), given.get("subgidmap"), mirror=False)
+    as_on_host = given.yes("hostuidmap") or given.yes("hostgidmap")
+    return maps or (IdMappings() if as_on_host else None)
 
 
 def _made(item: Item[Any], given: Given) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layerhold.cli import output
+from layerhold.cli.create import mappings
 from layerhold.errors import DuplicateID
 
 TYPE_CHECKING = False
@@ -31,7 +32,8 @@ def create(store: Store, arguments: Sequence[str], given: Given) -> int:
 
     driver = store.driver
     id = check_id(given.get("id"), reserved=driver.reserved) if given.get("id") else new_id()
-    spec = LayerSpec(writable=not given.yes("readonly"), label=given.get("label"))
+    maps = mappings(given)
+    spec = LayerSpec(writable=not given.yes("readonly"), label=given.get("label"), mappings=maps)
     with driver.building(id, (arguments[0] if arguments else "") or None, spec) as build:
         build.sync()
         with store.writing() as held:

@@ -116,8 +116,9 @@ def _code(command: Command) -> Callable[..., int]:
 
 
 def _hint(error: BaseException) -> None:
+    """Say what would help; Go's program says nothing of the kind."""
     hint = getattr(error, "hint", "")
-    if hint:
+    if hint and program() != "containers-storage":
         complain(f"hint: {hint}")
 
 

@@ -81,6 +81,16 @@ _DASHED = frozenset(
 )
 
 
+_MAPS = (
+    Flag(names=("gidmap",), help="Groups of its own: CONTAINER:HOST:SIZE, several with commas", value="MAP"),
+    _yes("hostgidmap", help="The groups of the host"),
+    _yes("hostuidmap", help="The users of the host"),
+    Flag(names=("subgidmap",), help="The groups that /etc/subgid gives this name", value="GROUP"),
+    Flag(names=("subuidmap",), help="The users that /etc/subuid gives this name", value="USER"),
+    Flag(names=("uidmap",), help="Users of its own: CONTAINER:HOST:SIZE, several with commas", value="MAP"),
+)
+
+
 def _command(
     names: str, arguments: str, counts: tuple[int, int | None], about: str, code: str, *flags: Flag
 ) -> Command:
@@ -94,10 +104,10 @@ def _command(
 _ANY, _NONE, _ONE, _SOME = (0, None), (0, 0), (1, 1), (1, None)
 
 COMMANDS = (
-    _command("create-layer", "[PARENT]", (0, 1), "Make an empty layer", "create:create_layer", *_LAYER),
+    _command("create-layer", "[PARENT]", (0, 1), "Make an empty layer", "create:create_layer", *_LAYER, *_MAPS),
     _command(
         "import-layer", "[PARENT]", (0, 1), "Make a layer from a tar stream", "create:import_layer",
-        *_LAYER, _FILE_IN,
+        *_LAYER, *_MAPS, _FILE_IN,
     ),
     _command(
         "create-image", "[TOP-LAYER]", (0, 1), "Make an image", "create:create_image",
@@ -105,7 +115,7 @@ COMMANDS = (
     ),
     _command(
         "create-container", "IMAGE", _ONE, "Make a container and its layer", "create:create_container",
-        _ID, _JSON, *_METADATA, _NAME,
+        _ID, _JSON, *_METADATA, _NAME, *_MAPS,
         _yes("volatile", help="Need not outlive a crash of the machine: faster"),
     ),
     _command(
@@ -163,7 +173,7 @@ COMMANDS = (
     _command("storage-layers", "", _NONE, "List the layers that the driver has", "drivers:layers", _JSON),
     _command(
         "create-storage-layer", "[PARENT]", (0, 1), "Make a layer that only the driver knows", "drivers:create",
-        *(flag for flag in _LAYER if flag is not _NAME),
+        *(flag for flag in _LAYER if flag is not _NAME), *_MAPS,
     ),
     _command("changes", "LAYER [OTHER]", (1, 2), "Say what a layer changes", "diffs:changes", _JSON),
     _command(

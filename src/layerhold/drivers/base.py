@@ -36,20 +36,31 @@ class Features(Value):
 
 
 class LayerSpec(Value):
-    """How a new layer is to be made. `writable`: for a container, not one of an image's."""
+    """How a new layer is to be made. `writable`: for a container, not one of an image's.
+
+    `mappings` say who in the layer is who on the host, and `parent_mappings` the same of its parent; what the layer has
+    of the parent gets new owners if they differ. None: as in the container.
+    """
 
     writable: bool = True
     mappings: IdMappings | None = None
+    parent_mappings: IdMappings | None = None
     label: str = ""
+
+    @property
+    def remapped(self) -> bool:
+        """Whether the files of the parent are to get new owners."""
+        return (self.mappings or None) != (self.parent_mappings or None)
 
 
 class MountOptions(Value):
-    """How a layer is to be mounted."""
+    """How a layer is to be mounted. `mappings`: who in the container is who on the host, for layers below it."""
 
     label: str = ""
     options: tuple[str, ...] = ()
     read_only: bool = False
     volatile: bool = False
+    mappings: IdMappings | None = None
 
 
 class Contents(Value):
@@ -114,10 +125,13 @@ class Driver(Protocol):
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
         """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
 
-    def contents(self, id: str, *, against: str | None) -> AbstractContextManager[Contents]:
+    def contents(
+        self, id: str, *, against: str | None, mappings: IdMappings | None = None
+    ) -> AbstractContextManager[Contents]:
         """Give the files of layer `id`: only the changes over layer `against` if the driver can, else the whole tree.
 
         `against=None` asks for the whole tree, unless the layer has no parent (then its own directory is the whole).
+        `mappings` are those for the layers below, as in a mount.
         """
 
     def own_files(self, id: str) -> AbstractContextManager[Contents]:
@@ -128,6 +142,9 @@ class Driver(Protocol):
 
         Lock held exclusively.
         """
+
+    def maps_at_mount(self) -> bool:
+        """Tell whether mounts can show layers with other owners than their files have (idmapped mounts)."""
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount layer `id`, or say where it is mounted already, and return the path (lock held exclusively)."""

@@ -37,12 +37,16 @@ _FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mo
 
 
 class Place(Value):
-    """The roots of a store: its own, that of images if they have one, and those of additional stores."""
+    """The roots of a store: its own, that of images if they have one, and those of additional stores.
+
+    `idmapped`: whether mounts may show other owners than the files have, where the kernel can.
+    """
 
     graphroot: str
     runroot: str
     imagestore: str = ""
     additional: tuple[str, ...] = ()
+    idmapped: bool = True
 
 
 def open_driver(name: str | None, place: Place, *, options: Sequence[str], priority: Sequence[str]) -> Driver:
@@ -68,7 +72,11 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
 
         home = _overlay_home(name, graphroot)
         return OverlayDriver(
-            os.path.join(graphroot, home), os.path.join(place.runroot, home), options, **_elsewhere("overlay", place)
+            os.path.join(graphroot, home),
+            os.path.join(place.runroot, home),
+            options,
+            idmapped=place.idmapped,
+            **_elsewhere("overlay", place),
         )
     if name == "vfs":
         from layerhold.drivers.vfs import VfsDriver

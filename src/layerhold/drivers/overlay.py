@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mount import MountSpec
+    from layerhold.ids.mappings import IdMappings
     from layerhold.tree.trash import Bin
 
 
 class OverlayDriver:
     """Layers for the kernel's overlay, below `home`; what need not outlive a reboot is in `run_home`.
 
-    `images` is the home of images if they have one of their own, `additional` those of additional stores.
+    `images` is the home of images if they have one of their own, `additional` those of additional stores. `idmapped`:
+    whether mounts may show other owners than the files have.
     """
 
     name = "overlay"
@@ -59,6 +61,7 @@ class OverlayDriver:
         *,
         images: str = "",
         additional: Sequence[str] = (),
+        idmapped: bool = True,
     ) -> None:
         settings = overlay_home.settings(options)
         if os.geteuid() != 0:
@@ -67,6 +70,7 @@ class OverlayDriver:
         self.squash = settings.squash
         self._options = settings.mount_options
         self._run_home = run_home
+        self._idmapped = idmapped
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
         self._stack = Stack(self._homes, self._restore_links)
         self._filesystem = overlay_home.backing_filesystem(home)
@@ -111,6 +115,8 @@ class OverlayDriver:
         with self._asides[home].open() as temporary:
             place = temporary.place()
             self._make(place, parent, spec)
+            if parent and spec.remapped:
+                self._copy_remapped(place, parent, spec)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
             yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
@@ -131,7 +137,7 @@ class OverlayDriver:
             yield _ChangedLayer(contents, self._diff(id))
 
     @contextmanager
-    def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:
+    def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
         """Give the layer's own files if `against` is what it stands on; else all files, mounted if need be."""
         self._refuse_mount_program()
         lowers = self._stack.lowers(id)
@@ -140,7 +146,7 @@ class OverlayDriver:
         if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
             yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=lowers)
             return
-        with self._whole(id, lowers) as path:
+        with self._whole(id, lowers, mappings) as path:
             yield Contents(path=path)
 
     @contextmanager
@@ -152,6 +158,10 @@ class OverlayDriver:
             return
         with self._whole(id, older) as path:
             yield Contents(path=path)
+
+    def maps_at_mount(self) -> bool:
+        """Ask the kernel, unless this is turned off."""
+        return self._idmapped and self._probe.mapped_lowers()
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
@@ -173,8 +183,9 @@ class OverlayDriver:
             wanted.append("volatile")
         if labelled := mount_option(options.label):
             wanted.append(labelled)
-        spec = self._specify(id, merged, diff, self._stack.lowers(id), wanted, read_only=read_only)
-        overlay_mount.mount(spec)
+        with self._mapped(id, self._stack.lowers(id), options.mappings) as lowers:
+            spec = self._specify(id, merged, diff, lowers, wanted, read_only=read_only)
+            overlay_mount.mount(spec)
         return merged
 
     def unmount(self, id: str) -> None:
@@ -296,6 +307,20 @@ class OverlayDriver:
                 file.write(text)
                 os.fchmod(file.fileno(), 0o644)
 
+    def _copy_remapped(self, place: str, parent: str, spec: LayerSpec) -> None:
+        """Make an older upper of all that the parent shows, with new owners: Go copies it up to the same place."""
+        from layerhold.drivers.ownership import change_owners
+        from layerhold.tree.copy import copy_tree
+
+        older, diff = os.path.join(place, "diff1"), os.path.join(place, "diff")
+        os.mkdir(older, 0o700)
+        with self._whole(parent, self._stack.lowers(parent)) as whole:
+            copy_tree(whole, older)
+        change_owners(older, spec.parent_mappings, spec.mappings, skip_root=True, squash=self.squash)
+        for name in ("diff", "work"):
+            os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
+        os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))
+
     def _is_own(self, id: str) -> bool:
         """Tell whether layer `id` is in the driver's own home, where all can be mounted to be written to."""
         return self._homes.of(id) == self.home
@@ -332,7 +357,24 @@ class OverlayDriver:
         )
 
     @contextmanager
-    def _whole(self, id: str, lowers: Sequence[str]) -> Iterator[str]:
+    def _mapped(self, id: str, lowers: Sequence[str], mappings: IdMappings | None) -> Iterator[Sequence[str]]:
+        """Give the lowers with the owners that they have in a container, to be mounted in this block.
+
+        Layers that were given new owners by copying have what they need in an older upper, and are left as they are.
+        """
+        if mappings is None or mappings.identity or any(older_uppers(self.path(id))) or not self.maps_at_mount():
+            yield lowers
+            return
+        from layerhold.drivers.overlay_mapped import mapped_lowers
+
+        if self._is_own(id):
+            os.chown(self._diff(id), *mappings.root())  # the root of a mount is that of its upper
+        place = os.path.join(self.home if self._is_own(id) else self._run_home, id, "mapped")
+        with mapped_lowers(place, lowers, mappings) as mapped:
+            yield mapped
+
+    @contextmanager
+    def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> Iterator[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
         from layerhold.drivers import overlay_mount
         from layerhold.linux import mounts
@@ -344,8 +386,9 @@ class OverlayDriver:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
-            spec = self._specify(id, place, self._diff(id), lowers, options, read_only=True)
-            overlay_mount.mount(spec)
+            with self._mapped(id, lowers, mappings) as below:
+                spec = self._specify(id, place, self._diff(id), below, options, read_only=True)
+                overlay_mount.mount(spec)
             try:
                 fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             finally:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
+    from layerhold.ids.mappings import IdMappings
     from layerhold.tree.trash import Bin
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
@@ -72,13 +73,19 @@ class VfsDriver:
     @contextmanager
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
         """Copy the parent aside, or make an empty directory there."""
+        from layerhold import labels
+        from layerhold.drivers.ownership import change_owners
+
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
         with self._asides[home].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)
+            labels.relabel(place, labels.shared_file_label())  # what is made in it inherits it
             if parent is not None:
                 self._copy(parent, place, call="Stat")
+                if spec.remapped:
+                    change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash)
             else:
                 os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
                 if os.geteuid() == 0 and spec.mappings is not None:
@@ -95,7 +102,13 @@ class VfsDriver:
             yield _Build(place, self.path(id))
 
     @contextmanager
-    def contents(self, id: str, *, against: str | None) -> Iterator[Contents]:  # noqa: ARG002 - a whole tree always
+    def contents(
+        self,
+        id: str,
+        *,
+        against: str | None,  # noqa: ARG002 - a whole tree always
+        mappings: IdMappings | None = None,  # noqa: ARG002 - the files have the right owners
+    ) -> Iterator[Contents]:
         """Give the directory."""
         yield Contents(path=self._there(id), deletions=ERASE)
 
@@ -103,6 +116,10 @@ class VfsDriver:
     def own_files(self, id: str) -> Iterator[Contents]:
         """Give the directory."""
         yield Contents(path=self._there(id), deletions=ERASE)
+
+    def maps_at_mount(self) -> bool:
+        """Say no: there is no mount."""
+        return False
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Say where the directory is."""

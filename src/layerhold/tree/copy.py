@@ -136,7 +136,10 @@ class _Copy:
 
     def _one(self, frame: _Frame, name: str, path: str) -> _Frame | None:
         """Copy one name; a directory is made, and given back to be filled."""
-        info = os.stat(name, dir_fd=frame.src, follow_symlinks=False)
+        try:
+            info = os.stat(name, dir_fd=frame.src, follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # an overlay lists a whiteout that hides nothing, and has no file of that name
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFDIR:
             os.mkdir(name, 0o700, dir_fd=frame.dst)

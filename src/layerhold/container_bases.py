@@ -1,0 +1,140 @@
+"""The layer below a container: the top of its image, or a copy of that with other owners.
+
+A container has maps: who in it is who on the host. Where the driver can show layers with other owners when they are
+mounted, it stands on the image's top layer as it is. Where it cannot, it stands on a copy whose files have been given
+new owners once; the copy is kept with the image (`mapped-layers`), and the next container with the same maps stands on
+it, too. An image of an additional store cannot be given one: then the container's own layer is the copy.
+
+A copy's parent in the records is that of the layer that was copied; the driver puts it over that layer itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.drivers.base import LayerSpec
+from layerhold.errors import ImageUnknown, LayerUnknown
+from layerhold.identifiers import new_id
+from layerhold.ids.mappings import IdMappings
+from layerhold.records.intents import Intent, noted
+from layerhold.records.model import LayerRecord, now
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from layerhold.drivers.base import Driver
+    from layerhold.images import Images
+    from layerhold.records.model import ImageRecord
+    from layerhold.tables import Views
+
+AS_IT_IS, AT_MOUNT, KEPT_COPY, COPY, OWN_COPY = "as it is", "at mount", "kept copy", "copy", "own copy"
+
+
+class Base(Value):
+    """What a container is made on: a layer (None: nothing), its image, the maps, and the way they come about.
+
+    AS_IT_IS: the owners are right. AT_MOUNT: the mount shows them so. KEPT_COPY: an earlier copy has them. COPY: a copy
+    is to be made and kept with the image. OWN_COPY: the container's layer is the copy.
+    """
+
+    image: ImageRecord | None
+    layer: LayerRecord | None
+    mappings: IdMappings | None
+    way: str
+
+
+class Plan(Value):
+    """What making a container takes: the `way` (see Base), and, of a copy, how many files and bytes are copied."""
+
+    way: str
+    files: int = 0
+    bytes: int = 0
+
+
+def find(views: Views, image: str | None, mappings: IdMappings | None, driver: Driver) -> Base:
+    """Find what a container of `image` with `mappings` (None: those of the image's layers) is to stand on.
+
+    Raises ImageUnknown, LayerUnknown.
+    """
+    if not image:
+        return Base(image=None, layer=None, mappings=effective(mappings, None), way=AS_IT_IS)
+    source = views.images.find(image)
+    if source is None:
+        raise ImageUnknown(image, f'locating image with ID "{image}"')
+    if not source.layer:
+        return Base(image=source, layer=None, mappings=effective(mappings, None), way=AS_IT_IS)
+    top = views.layers.get(source.layer)
+    if top is None:
+        raise LayerUnknown(source.layer)
+    wanted = effective(mappings, top)
+    copies = [layer for id in source.mapped_layers if (layer := views.layers.get(id)) is not None]
+    for layer in (top, *copies):
+        if layer.mappings == wanted:
+            way = AS_IT_IS if layer is top else KEPT_COPY
+            return Base(image=source, layer=layer, mappings=wanted, way=way)
+    if top.mappings is None and driver.maps_at_mount():
+        return Base(image=source, layer=top, mappings=wanted, way=AT_MOUNT)
+    return Base(image=source, layer=top, mappings=wanted, way=OWN_COPY if source.read_only else COPY)
+
+
+def effective(mappings: IdMappings | None, below: LayerRecord | None) -> IdMappings | None:
+    """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host."""
+    if mappings is None:
+        return below.mappings if below else None
+    return None if mappings.identity else mappings
+
+
+def plan(base: Base, driver: Driver) -> Plan:
+    """Say what making the container takes; looks at every file that would be copied. Raises StorageError, OSError."""
+    if base.way not in (COPY, OWN_COPY) or base.layer is None:
+        return Plan(way=base.way)
+    from layerhold.drivers import ownership
+
+    with driver.contents(base.layer.id, against=None) as contents:
+        counted = ownership.plan(contents.path, base.layer.mappings, base.mappings, skip_root=True)
+    return Plan(way=base.way, files=counted.files, bytes=counted.bytes)
+
+
+def make_copy(images: Images, base: Base) -> LayerRecord:
+    """Make a copy of the image's top layer with other owners, and keep it with the image.
+
+    What somebody else made meanwhile is taken instead. Raises ImageUnknown, LayerUnknown, StorageError (an owner whom
+    the maps do not cover), OSError; then nothing of the copy is left.
+    """
+    assert base.image is not None
+    assert base.layer is not None
+    layers, top = images.layers, base.layer
+    copy = top.replace(
+        id=new_id(),
+        names=(),
+        created=now(),
+        mappings=base.mappings,
+        flags={},
+        big_data_names=(),
+        origin=layers.files.of_images,
+        read_only=False,
+    )
+    spec = LayerSpec(writable=False, mappings=base.mappings, parent_mappings=top.mappings)
+    with layers.driver.building(copy.id, top.id, spec) as build, layers.files.aside.open() as aside:
+        split = _copied_split(layers.files.split(top.id, layers.home(top)), aside.place("split"))
+        build.sync()
+        with images._tables.writing("layers", "images", also_reading=("containers",)) as editors:
+            again = find(editors, base.image.id, base.mappings or IdMappings(), layers.driver)
+            if again.way != COPY or again.layer is None:
+                return again.layer or top
+            assert again.image is not None
+            with noted(images.home(again.image), Intent(id=again.image.id, layers=(copy.id,))):
+                layers.put(editors, copy, top, build, split)
+                mapped = (*again.image.mapped_layers, copy.id)
+                editors.images.put(again.image.replace(mapped_layers=mapped))
+                editors.images.save()
+    return copy
+
+
+def _copied_split(path: str, place: str) -> str | None:
+    if not os.path.exists(path):
+        return None
+    with open(path, "rb") as source, open(place, "xb") as copy:
+        while block := source.read(1 << 20):
+            copy.write(block)
+    return place
