@@ -8,7 +8,7 @@ the shared lock of its own (others may work on the store meanwhile; what they ch
     the tree that its tar and those below it describe (archive/expected.py), against the mounted one    layer_contents
 
 Layers are visited from the bottom up, each chain as deep as it goes, so that the expected tree is built only once. It
-is known only where every layer of the chain has a tar that could be read.
+is known only where every layer of the chain has a tar that could be read, and is the store's own.
 
 A mistake of this machine (too many open files, no memory) is no damage: it ends the check.
 """
@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord
+    from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, Record
     from layerhold.store import Store
     from layerhold.tables import Views
 
@@ -152,7 +152,7 @@ class _Check:
     def _missing_data(self, layer: LayerRecord) -> list[Problem]:
         home = os.path.join(self._store.layers.home(layer), layer.id)
         return [
-            Problem(sentence=f'layer {layer.id}: data item "{key}": layer data item is missing', kind=DATA)
+            Problem(sentence=f'{_named("layer", layer)}: data item "{key}": layer data item is missing', kind=DATA)
             for key in layer.big_data_names
             if _size_of(home, key) is None
         ]
@@ -164,7 +164,7 @@ class _Check:
             size = _size_of(os.path.join(home, item.id), key)
             wrong = "is missing" if size is None else "has incorrect size"
             if size is None or size != item.big_data_sizes.get(key, size):
-                sentence = f'{noun} {item.id}: data item "{key}": {noun} data item {wrong}'
+                sentence = f'{_named(noun, item)}: data item "{key}": {noun} data item {wrong}'
                 found.append(Problem(sentence=sentence, kind=DATA))
         return found
 
@@ -219,7 +219,8 @@ class _Check:
             while id not in seen:
                 seen.add(id)
                 if id not in self._layers:
-                    yield Problem(sentence=f"image {image.id}: layer {id}: image layer is missing", kind=MISSING)
+                    sentence = f"{_named('image', image)}: layer {id}: image layer is missing"
+                    yield Problem(sentence=sentence, kind=MISSING)
                     break
                 yield from self._found.get(id, [])
                 id = self._layers[id].parent
@@ -255,7 +256,8 @@ class _Contents:
             left.extend((child, True) for child in children.get(id, ()))
             self._tree.begin()
             problems = [
-                Problem(sentence=f"layer {id}: {text}", kind=kind) for text, kind in self._visit(self._layers[id])
+                Problem(sentence=f"{_named('layer', self._layers[id])}: {text}", kind=kind)
+                for text, kind in self._visit(self._layers[id])
             ]
             if problems:
                 yield id, problems
@@ -293,7 +295,8 @@ class _Contents:
         yield from self._read_stream(_Stream(self._tar(stack, views, layer, split), digest.algorithm), layer, digest)
 
     def _read_stream(self, stream: _Stream, layer: LayerRecord, digest: Digest) -> Iterator[str]:
-        wanted = self._scope.layer_contents and (not layer.parent or layer.parent in self._known)
+        on_known = not layer.parent or layer.parent in self._known
+        wanted = self._scope.layer_contents and on_known and not layer.read_only
         reader = TarReader(stream)
         ended = failed = False
         try:
@@ -443,6 +446,10 @@ def _worded(error: StorageError | OSError) -> str:
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno or 0).lower()
+
+
+def _named(noun: str, record: Record) -> str:
+    return f"{'read-only ' if record.read_only else ''}{noun} {record.id}"
 
 
 def _essence(layer: LayerRecord) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ in Go, so lines are compared as sets, those of each item for itself.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests import stores
+import layerhold
+from tests import inputs, stores
 from tests.compat.test_commands import tar
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -276,7 +278,7 @@ def template(request: pytest.FixtureRequest) -> Iterator[stores.Place]:
 def copied(place: stores.Place, name: str) -> stores.Place:
     folder = place.folder.with_name(name)
     subprocess.run(["cp", "-a", str(place.folder), str(folder)], check=True)
-    return stores.Place(folder, place.driver)
+    return stores.Place(folder, place.driver, place.options)
 
 
 class Twins:
@@ -362,6 +364,30 @@ def test_quick_and_json_are_as_gos(twins: Callable[..., Twins]) -> None:
         assert mine.returncode == theirs.returncode
 
 
+def test_additional_stores_are_checked_and_left_alone() -> None:
+    for driver in ("overlay", "vfs"):
+        with stores.scratch("additional") as folder:
+            below = stores.Place(folder / "below", driver)
+            below.go("import-layer", "-i", BASE, stdin=BASE_TAR)
+            below.go("create-image", "-i", IMAGE, BASE)
+            below.go("set-image-data", IMAGE, "manifest", stdin=b"{}")
+            below.go("shutdown")
+            place = stores.Place(folder / "damaged", driver, [f"{driver}.imagestore={below.root}"])
+            place.go("import-layer", "-i", TOP, BASE, stdin=TOP_TAR)
+            place.go("create-image", "-i", "b" * 64, TOP)
+            place.go("create-container", "-i", BOX, IMAGE)
+            place.go("shutdown")
+            modes_changed(below)
+            pair = Twins(place)
+            found = pair.differences("check")
+            (below.root / f"{driver}-images/{IMAGE}/manifest").unlink()
+            file_removed(below)
+            for flags in ((), ("-q",), ("-r",), ("-f",), ("-f", "-q")):
+                found += pair.differences("check", *flags)
+            assert not found, "\n".join(found)
+            assert IMAGE in (below.root / f"{driver}-images/images.json").read_text()
+
+
 # -- differences that are meant (docs/compatibility.md)
 
 
@@ -404,6 +430,19 @@ ODD_TARS = {
         tar(("bin/new", b"", 0o755)),
     ],
 }
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_no_valid_archive_is_called_damaged(driver: str) -> None:
+    for name, content in inputs.odd().items():
+        if name == "twice":  # it is refused
+            continue
+        with stores.scratch("odd") as folder:
+            store = layerhold.Store.open(graphroot=folder / "root", runroot=folder / "run", driver=driver)
+            base = store.layers.create(diff=io.BytesIO(content))
+            store.layers.create(base, diff=io.BytesIO(content))
+            found = [problem.sentence for problems in store.check().layers.values() for problem in problems]
+            assert not found, (name, found)
 
 
 @pytest.mark.parametrize("name", ODD_TARS)

@@ -13,7 +13,7 @@ What a tar does not say is not held against a tree: a directory that has no entr
 that a layer changed without an entry for it; the mode of a link; times that cannot be stored. (Go's `check` reports
 them, and its `check -r` then removes good images.)
 
-An entry costs some 300 bytes, so a chain of layers with a million files takes 300 MB.
+An entry costs some 500 bytes, so a chain of layers with a million files takes 500 MB.
 """
 
 from __future__ import annotations

@@ -105,11 +105,9 @@ def _repair(store: Store, report: Report, given: Given) -> int:
     if errors := [removal.error for removal in done for _ in range(_times(report, removal)) if removal.error]:
         _print_errors(errors, given)
         return 1
-    left = {
-        "read-only layer": len(report.read_only_layers),
-        "read-only image": len(report.read_only_images),
-        "container": 0 if force else len(report.containers),
-    }
+    left = {"read-only layer": len(report.read_only_layers), "read-only image": len(report.read_only_images)}
+    if not force:
+        left["container"] = len(report.containers)
     return _sum_up(left) if any(left.values()) else int(dry_run)
 
 
