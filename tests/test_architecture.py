@@ -29,6 +29,7 @@ LAYERS = (
         "references",
         "check",
         "dedup",
+        "copying",
         "garbage",
         "tables",
         "recovery",

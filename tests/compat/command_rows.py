@@ -614,6 +614,43 @@ ROWS: dict[str, str] = {
         diffsize base no-such-layer
         diffsize box
         """,
+    "copy": """
+        copy {files}/config base:/new ; copy base:/new {out}/new ; changes base
+        copy {files}/config base:/etc/passwd ; copy base:/etc/passwd {out}/passwd
+        copy {files}/config base:/a/b/c ; changes base
+        copy {files}/config base:/new/ ; copy base:new/ {out}/new
+        copy {files}/config {files}/manifest base:/new ; copy base:/new {out}/new
+        copy {files} base:/new ; changes base
+        copy {files} base:/a/b ; changes base
+        copy {files}/. base:etc ; changes base
+        copy base:/etc shared:/ ; changes shared ; diff -u shared
+        copy top:/ shared:/ ; diff -u shared
+        copy base: shared: ; changes shared
+        copy base:/etc base:/bin ; changes base
+        copy base:/bin/sh top:/bin/ash ; changes top
+        copy base:/bin/ash shared:/ash ; changes shared
+        copy -o 7:8 base:/etc shared:/ ; diff -u -f {out}/diff shared
+        copy --chown 7 {files}/config shared:/x ; copy -j shared:/x {out}/x
+        copy {files}/config base:/
+        copy {files}/config base:/etc
+        copy {files} base:/etc/passwd
+        copy {files}/config base:/etc/passwd/x
+        copy {files}/no-such-file base:/x
+        copy base:/no-such-file {out}/x
+        copy {files}/config {files}/no-such-file {files}/manifest base:/x ; copy base:/x {out}/x
+        copy {files}/config no-such-layer:/x
+        copy no-such-layer:/x base:/x
+        copy {files}/config box:/x
+        copy {files}/config {out}/x
+        copy base:/bin/ash {out}/x
+        copy -o root {files}/config base:/x
+        copy -o 1:x {files}/config base:/x
+        copy -o 4294967296 {files}/config base:/x
+        copy -o 1:2:3 {files}/config base:/x
+        copy -o :9 {files}/config base:/x
+        copy {files}/config base:/x ; mounted base
+        copy {files}/config base:/ ; mounted base
+        """,
     "status": """
         status
         status -j

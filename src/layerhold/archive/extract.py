@@ -34,6 +34,7 @@ from layerhold.archive.refusals import explained, not_permitted, refused, unowne
 from layerhold.archive.whiteouts import (
     ERASE,
     META_PREFIX,
+    NO_DELETIONS,
     OPAQUE_NAME,
     OVERLAY_MARKS,
     PREFIX,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
     from layerhold.tree.root import Root
 
-__all__ = ["ERASE", "OVERLAY_MARKS", "Extractor"]
+__all__ = ["ERASE", "NO_DELETIONS", "OVERLAY_MARKS", "Extractor"]
 
 # The largest file that ext4 takes. Holes cost nothing here, but whoever reads the file back reads them all.
 _LARGEST_SPARSE = 1 << 44
@@ -87,7 +88,9 @@ class Extractor:
         self._seen: set[int] = set()
         prior = not root.is_empty()
         self._erase = deletions == ERASE
-        self._deletions: Deletions = Erase() if self._erase else OverlayMarks(xattr_prefix, prior=prior)
+        self._has_marks = deletions != NO_DELETIONS
+        marked = deletions == OVERLAY_MARKS
+        self._deletions: Deletions = OverlayMarks(xattr_prefix, prior=prior) if marked else Erase()
         self._inherits_acls = prior or _DEFAULT_ACL in root.xattrs(b"")
         self._owners: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -125,7 +128,7 @@ class Extractor:
         if kind == b"g":
             return None
         self._check_name(entry)
-        if PREFIX in path:
+        if self._has_marks and PREFIX in path:
             if self._is_private(path):
                 return None
             if is_mark(path):

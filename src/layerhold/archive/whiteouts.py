@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from layerhold.tree.root import Root
 
 ERASE = "erase"
+NO_DELETIONS = "no-deletions"  # names that look like whiteouts are names like others
 OVERLAY_MARKS = "overlay-marks"
 
 PREFIX = b".wh."

@@ -93,6 +93,14 @@ layer mounted already, the mount stays as it is, writable or not.
 """,
     "unmount": f"{_MOUNTS}\nAn image that was mounted is unmounted as well; nothing is printed then.\n",
     "mounted": "A line is printed for each that is mounted.",
+    "copy": """\
+The last word says where to. A word with a colon is a path in a layer, which is mounted meanwhile;
+any other is a path on the host. What a directory holds goes into the directory that the last word
+names, and is merged with what is there; anything else is copied to the very name. Directories that
+are missing are made.
+
+No path leads out of its layer: links in it, absolute ones too, are followed inside.
+""",
     "changes": f"""\
 A line for each path: `Add`, `Modify` or `Delete`, and the path in quotes.
 

@@ -182,6 +182,10 @@ COMMANDS = (
         _yes("gzip", "c", help="Compress with gzip"), _yes("uncompressed", "u", help="Do not compress"),
         _yes("xz", "x", help="Compress with xz (refused: nothing can write it)"),
     ),
+    _command(
+        "copy", "[LAYER:]PATH... [LAYER:]PATH", (2, None), "Copy files into a layer, or out of one", "copying:copy",
+        Flag(names=("chown", "o"), help="Who is to own the copies, in numbers", value="UID[:GID]"), _JSON,
+    ),
     _command("diffsize diff-size", "LAYER [OTHER]", (1, 2), "Count the bytes of what differs", "diffs:diffsize"),
     _command("applydiff apply-diff", "LAYER", _ONE, "Unpack a tar stream over a layer", "diffs:applydiff", _FILE_IN),
     *(

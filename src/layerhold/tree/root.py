@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
+_MAX_LINKS = 40  # as the kernel
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
 
@@ -152,6 +153,19 @@ class Root:
             os.chmod(_by_number(fd), mode)
         finally:
             os.close(fd)
+
+    def find_directory(self, path: bytes) -> int:
+        """Open the directory `path`, a link at its end followed as well; the descriptor is only a place (O_PATH)."""
+        return self._open_directory(path)
+
+    def follow(self, path: bytes) -> bytes:
+        """Give the path of what `path`, which is no directory, leads to when links at its end are followed, too."""
+        for _ in range(_MAX_LINKS):
+            if not stat.S_ISLNK(self.lstat(path).st_mode):
+                return path
+            target = self.readlink(path)
+            path = target.lstrip(b"/") if target.startswith(b"/") else path[: path.rfind(b"/") + 1] + target
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
 
     # --- making
 

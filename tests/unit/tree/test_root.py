@@ -300,3 +300,17 @@ def test_an_ordinary_user_fills_and_reads_what_he_may_not(way: str, tmp_path: Pa
     assert stat.S_IMODE((tree / "closed/in/secret").stat().st_mode) == 0
     assert (tree / "closed/in/new").exists()
     (tree / "closed/in").chmod(0o700)
+
+
+def test_links_at_the_end_are_followed_inside(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/file").touch()
+    for name, target in (("a", "/b"), ("b", "d/c"), ("d/c", "../../../d/file"), ("round", "round"), ("to-d", "/d")):
+        (tmp_path / name).symlink_to(target)
+    with Root(str(tmp_path)) as root:
+        assert root.lstat(root.follow(b"a")).st_ino == (tmp_path / "d/file").stat().st_ino
+        with pytest.raises(OSError, match="symbolic links"):
+            root.follow(b"round")
+        fd = root.find_directory(b"to-d")
+        assert os.fstat(fd).st_ino == (tmp_path / "d").stat().st_ino
+        os.close(fd)

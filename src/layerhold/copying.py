@@ -1,0 +1,240 @@
+"""Copying files into a layer, out of one, or from one to another.
+
+A place is a path in a layer, which is mounted meanwhile, or on the host. What a directory holds goes into the directory
+that the target names, which is made if need be; what is there already is replaced name by name, and directories are
+merged. Anything else is copied to the very name of the target, and the directories above it are made if need be.
+(`containers-storage` 1.64, as it was seen to do it.)
+
+A layer is a root that no path leads out of: links on the way, absolute ones and "..", stay inside (tree/root.py). Go's
+program follows them on the host.
+
+Owners are those in the container: they are mapped out of the one layer's maps and into the other's. Files of
+directories keep their hard links, capabilities and `user.` attributes; those that are copied by themselves lose their
+attributes, as in Go. Times are cut to seconds. Nothing is locked but for mounting and unmounting.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import ExitStack, contextmanager
+
+from layerhold.archive.changes import ADD, Change, walk
+from layerhold.archive.entry import Entry, clean
+from layerhold.archive.extract import NO_DELETIONS, Extractor
+from layerhold.archive.tar import TarReader
+from layerhold.errors import StorageError
+from layerhold.tree.root import Root
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from layerhold.ids.mappings import IdMappings
+    from layerhold.layers import Layer
+
+    Owner = tuple[int, int] | None
+
+_BLOCK = 1 << 20
+_KINDS = {stat.S_IFREG: b"0", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_IFIFO: b"6"}
+_MODE_ABOVE_FILES, _MODE_OF_DIRECTORIES = 0o700, 0o755
+
+
+class Place(Value):
+    """A path in `layer`, or on the host."""
+
+    path: str
+    layer: Layer | None = None
+
+
+class Opened(Value):
+    """A place that can be reached: `path` below `root`. For errors: where on the host `root` is, and the place."""
+
+    root: Root
+    path: bytes
+    top: str
+    shown: str
+    mappings: IdMappings | None
+
+
+def copy(sources: Sequence[Place], target: Place, *, owner: Owner = None) -> None:
+    """Copy each of `sources` to `target`; `owner` is who is to have all that is new, as the container sees it.
+
+    What is there of a copy that fails stays. Raises LayerUnknown, DriverError, StorageError, NotPermitted, OSError.
+    """
+    with opened(target) as there:
+        for source in sources:
+            with opened(source) as one:
+                copy_one(one, there, owner)
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[Opened]:
+    """Make a place reachable: the layer is mounted until the block ends."""
+    with ExitStack() as stack:
+        top, shown, mappings = "/", place.path, None
+        path = clean(os.fsencode(os.path.abspath(place.path)))
+        if place.layer is not None:
+            top = str(stack.enter_context(place.layer.mount()))
+            path, mappings = clean(os.fsencode(place.path)), place.layer.record.mappings
+            shown = os.path.join(top, os.fsdecode(path)) if path else top
+        yield Opened(root=stack.enter_context(Root(top)), path=path, top=top, shown=shown, mappings=mappings)
+
+
+def copy_one(source: Opened, target: Opened, owner: Owner = None) -> None:
+    """Copy one thing. Raises as `copy` does."""
+    try:
+        fd = source.root.find_directory(source.path)
+    except NotADirectoryError:
+        _copy_file(source, target, owner)
+        return
+    except FileNotFoundError:
+        raise _failed("stat", errno.ENOENT, source.shown) from None
+    try:
+        _copy_directory(fd, source, target, owner)
+    finally:
+        os.close(fd)
+
+
+# -- directories
+
+
+def _copy_directory(fd: int, source: Opened, target: Opened, owner: Owner) -> None:
+    _make_directories(target, target.path + b"/.", _MODE_OF_DIRECTORIES, owner)
+    into = target.root.find_directory(target.path)
+    try:
+        if os.path.sameopenfile(fd, into):  # each file would be removed before it is read
+            return
+        entries = _link(source) if _is_link(source) else _entries(fd, source.mappings)
+        _unpack(into, entries, target, owner)
+        os.utime(_by_number(into), ns=(now := time.time_ns(), now))
+    finally:
+        os.close(into)
+
+
+def _entries(fd: int, mappings: IdMappings | None) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
+    """Give all that is in a directory. It is listed first, so that it may also hold the target."""
+    from layerhold.archive import export
+
+    with Root(_by_number(fd)) as root:
+        listed = [Change(b"/" + path, ADD) for path, _, _ in walk(root)]
+    reader = TarReader(
+        export.tar(_by_number(fd), changes=listed, deletions=NO_DELETIONS, lowers=None, mappings=mappings)
+    )
+    while (entry := reader.next()) is not None:
+        yield entry, reader.content()
+
+
+def _link(source: Opened) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
+    """Give a link to a directory, which Go's program takes for what is in one."""
+    info = source.root.lstat(source.path)
+    entry = _entry(source, source.path, b"2", info)
+    entry.linkname = source.root.readlink(source.path)
+    yield entry, ()
+
+
+def _is_link(source: Opened) -> bool:
+    return bool(source.path) and stat.S_ISLNK(source.root.lstat(source.path).st_mode)
+
+
+# -- everything else
+
+
+def _copy_file(source: Opened, target: Opened, owner: Owner) -> None:
+    path = source.root.follow(source.path)
+    info = source.root.lstat(path)
+    kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+    if kind is None:
+        raise _failed("open", errno.ENXIO, source.shown)
+    _make_directories(target, target.path, _MODE_ABOVE_FILES, None)
+    _refuse_directory(target)
+    directory, _, name = target.path.rpartition(b"/")
+    entry = _entry(source, path, kind, info)
+    entry.path = entry.name = name
+    with ExitStack() as stack:
+        content: Iterable[memoryview] = ()
+        if kind == b"0":  # opened before the target is replaced: it may be the same file
+            file = source.root.open_file(path)
+            stack.callback(os.close, file)
+            content = _content(file)
+        into = target.root.find_directory(directory)
+        stack.callback(os.close, into)
+        _unpack(into, [(entry, content)], target, owner)
+        os.utime(_by_number(into), ns=(now := time.time_ns(), now))
+
+
+def _entry(source: Opened, path: bytes, kind: bytes, info: os.stat_result) -> Entry:
+    uid, gid = info.st_uid, info.st_gid
+    if source.mappings is not None:
+        uid, gid = source.mappings.to_container(uid, gid)
+    name = path.rpartition(b"/")[2]
+    seconds = info.st_mtime_ns // 10**9
+    entry = Entry(name, name, kind, (stat.S_IMODE(info.st_mode), uid, gid), info.st_size, seconds * 10**9)
+    entry.major, entry.minor = os.major(info.st_rdev), os.minor(info.st_rdev)
+    return entry
+
+
+def _content(fd: int) -> Iterator[memoryview]:
+    while block := os.read(fd, _BLOCK):
+        yield memoryview(block)
+
+
+def _refuse_directory(target: Opened) -> None:
+    """Raise, in the words of Go's program, if the target is a directory (a link to one is replaced)."""
+    try:
+        is_directory = not target.path or stat.S_ISDIR(target.root.lstat(target.path).st_mode)
+    except FileNotFoundError:
+        return
+    if is_directory:
+        name = os.path.basename(target.shown)
+        reason = f'cannot overwrite directory "/{name}" with non-directory "/"'
+        raise StorageError(f"unpacking failed (error: exit status 1; output: {reason})")
+
+
+# -- the target
+
+
+def _make_directories(target: Opened, path: bytes, mode: int, owner: Owner) -> None:
+    """Make the directories on the way to `path` that are missing, for `owner` or the container's root."""
+    if target.mappings is not None:
+        owner = target.mappings.to_host(*(owner or (0, 0)))
+    try:
+        target.root.make_parents(path, mode, owner)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _failed("mkdir", error.errno, _in_the_way(target, path)) from None
+
+
+def _in_the_way(target: Opened, path: bytes) -> str:
+    """Find the first thing on the way to `path` that is no directory, and say where it is on the host."""
+    parts = path.split(b"/")[:-1]
+    for count in range(1, len(parts) + 1):
+        above = b"/".join(parts[:count])
+        try:
+            os.close(target.root.find_directory(above))
+        except OSError:
+            return os.path.join(target.top, os.fsdecode(above))
+    return target.shown
+
+
+def _unpack(into: int, entries: Iterable[tuple[Entry, Iterable[memoryview]]], target: Opened, owner: Owner) -> None:
+    """Unpack entries into the directory `into`."""
+    with (
+        Root(_by_number(into), filling=True) as root,
+        Extractor(root, deletions=NO_DELETIONS, mappings=target.mappings) as extractor,
+    ):
+        for entry, content in entries:
+            if owner is not None:
+                entry.uid, entry.gid = owner
+            extractor.add(entry, iter(content))
+
+
+def _failed(call: str, number: int | None, path: str) -> OSError:
+    number = number or errno.EIO
+    return OSError(number, f"{call}: {os.strerror(number)}", path)
+
+
+def _by_number(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
