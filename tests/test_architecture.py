@@ -41,7 +41,7 @@ LAYERS = (
         "userns",
         "streams",
     ),
-    ("cli",),
+    ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 STRANGERS = {("archive", "records"), ("records", "archive")}

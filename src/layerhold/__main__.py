@@ -1,0 +1,5 @@
+"""`python -m layerhold`: the command."""
+
+from layerhold.cli.main import run
+
+run()
