@@ -109,6 +109,7 @@ with layerhold.open() as store:
     container = store.containers.create(image=image)
     with store.mount(container.id) as root:
         text = (root / "motd").read_text()
+        root.chmod(0o755)  # what root's Go program makes is closed to all but root
         (root / "new").write_text("x")
     print(image.read_only, size, repr(text), [change.path for change in container.layer.changes()])
     container.delete()

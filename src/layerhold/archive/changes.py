@@ -261,7 +261,8 @@ class _Layer:
 
 
 def _compared(old: Root, new: Root, maps: Maps | None) -> Iterator[Found]:
-    """Walk two whole trees side by side."""
+    """Walk two whole trees side by side. An ordinary user's copies are his own, so owners say nothing there."""
+    ordinary = os.geteuid() != 0
     stack = [_paired(old, new, b"")]
     while stack:
         for path, before, after in stack[-1]:
@@ -275,7 +276,7 @@ def _compared(old: Root, new: Root, maps: Maps | None) -> Iterator[Found]:
                 one, other = old.lstat(path), new.lstat(path)
                 if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
                     continue
-                if not _same_owner(one, other, maps) or _differ(old, new, path, one, other):
+                if not (ordinary or _same_owner(one, other, maps)) or _differ(old, new, path, one, other):
                     yield path, MODIFY, is_directory
             if is_directory:
                 stack.append(_paired(old if before is not None and before[1] else None, new, path))

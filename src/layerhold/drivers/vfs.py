@@ -84,8 +84,6 @@ class VfsDriver:
             labels.relabel(place, labels.shared_file_label())  # what is made in it inherits it
             if parent is not None:
                 self._copy(parent, place, call="Stat")
-                if os.geteuid() != 0:  # root's base layers are closed to an ordinary user, whose copy this is
-                    os.chmod(place, stat.S_IMODE(os.stat(place).st_mode) | 0o200)
                 if spec.remapped:
                     change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash)
             else:
