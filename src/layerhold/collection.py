@@ -19,7 +19,7 @@ from layerhold.errors import (
 )
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
-from layerhold.records.model import ContainerRecord, ImageRecord
+from layerhold.records.model import EMPTY, ContainerRecord, ImageRecord
 from layerhold.tree.files import make_dirs
 from layerhold.values import Generic, TypeVar
 
@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any, ClassVar, Self
+    from typing import Any, BinaryIO, ClassVar, Self
 
     from layerhold.errors import NotFound
     from layerhold.records.model import Record
@@ -293,20 +293,29 @@ class BigData(Generic[R]):
             raise DigestUnknown(key)
         return str(digests[key])
 
-    def set(self, key: str, value: bytes) -> None:
+    def open(self, key: str) -> BinaryIO:
+        """Open the file of `key` for reading; it is replaced, never rewritten. Raises BigDataUnknown, OSError."""
+        try:
+            return big_data.open_data(self._directory, key)
+        except BigDataUnknown:
+            raise self._unknown(key) from None
+
+    def set(self, key: str, value: bytes, *, digest: str | Callable[[bytes], str] | None = None) -> None:
         """Store `value` under `key`: the file first, then its name, size and digest in the record.
 
-        Raises InvalidBigDataName, OSError.
+        `digest` is what to record, or computes it: manifests of old kinds have one that is not the SHA-256 of their
+        bytes. Raises InvalidBigDataName, InvalidDigest, OSError, and what `digest` raises; then nothing is changed.
         """
         if not key:
             raise InvalidBigDataName(f"can't set empty name for {self._collection.noun} big data item")
         big_data.file_name(key)
+        digests = {} if digest is None else {key: _checked(digest if isinstance(digest, str) else digest(value))}
         with (
             self._item.changing() as (editor, record),
             noted(self._collection.home(record), Intent(id=record.id, keys=(key,))),
         ):
             big_data.write(self._directory, key, value)
-            self._item.record = with_data(record, {key: value})
+            self._item.record = with_data(record, {key: value}, digests)
             if self._item.record != record:
                 editor.put(self._item.record)
                 editor.save()
@@ -325,15 +334,24 @@ class BigData(Generic[R]):
         return BigDataUnknown(key, what + advice)
 
 
-def with_data(record: R, data: Mapping[str, bytes]) -> R:
-    """Note names, and for images and containers sizes and digests too, of big data in a record."""
+def _checked(digest: str) -> str:
+    from layerhold.digests import Digest
+
+    return str(Digest.parse(digest))
+
+
+def with_data(record: R, data: Mapping[str, bytes], known: Mapping[str, str] = EMPTY) -> R:
+    """Note names, and for images and containers sizes and digests too, of big data in a record.
+
+    `known` has the digests of those whose digest is not that of their bytes.
+    """
     from layerhold.digests import sha256_of
 
     names = (*record.big_data_names, *(key for key in data if key not in record.big_data_names))
     changes: dict[str, object] = {"big_data_names": names}
     if isinstance(record, ImageRecord | ContainerRecord):
         sizes = {key: len(value) for key, value in data.items()}
-        digests = {key: str(sha256_of(value)) for key, value in data.items()}
+        digests = {key: known.get(key) or str(sha256_of(value)) for key, value in data.items()}
         changes["big_data_sizes"] = {**record.big_data_sizes, **sizes}
         changes["big_data_digests"] = digests = {**record.big_data_digests, **digests}
         if isinstance(record, ImageRecord) and not record.digest:

@@ -10,8 +10,6 @@ A copy's parent in the records is that of the layer that was copied; the driver 
 
 from __future__ import annotations
 
-import os
-
 from layerhold.drivers.base import LayerSpec
 from layerhold.errors import ImageUnknown, LayerUnknown
 from layerhold.identifiers import new_id
@@ -116,7 +114,7 @@ def make_copy(images: Images, base: Base) -> LayerRecord:
     )
     spec = LayerSpec(writable=False, mappings=base.mappings, parent_mappings=top.mappings)
     with layers.driver.building(copy.id, top.id, spec) as build, layers.files.aside.open() as aside:
-        split = _copied_split(layers.files.split(top.id, layers.home(top)), aside.place("split"))
+        split = layers.copied_split(top, aside)
         build.sync()
         with images._tables.writing("layers", "images", also_reading=("containers",)) as editors:
             again = find(editors, base.image.id, base.mappings or IdMappings(), layers.driver)
@@ -129,12 +127,3 @@ def make_copy(images: Images, base: Base) -> LayerRecord:
                 editors.images.put(again.image.replace(mapped_layers=mapped))
                 editors.images.save()
     return copy
-
-
-def _copied_split(path: str, place: str) -> str | None:
-    if not os.path.exists(path):
-        return None
-    with open(path, "rb") as source, open(place, "xb") as copy:
-        while block := source.read(1 << 20):
-            copy.write(block)
-    return place

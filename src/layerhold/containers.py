@@ -111,6 +111,13 @@ class Containers(Collection["ContainerRecord", "Container"]):
             wanted = wanted.replace(image=base.image.id if base.image else "", mappings=base.mappings)
             return self._published(wanted, base, data, label_options)
 
+    def by_layer(self, layer: Layer | str) -> Container | None:
+        """Give the container whose own layer `layer` is. Raises LayerUnknown."""
+        with self._tables.reading("layers", "containers") as views:
+            id = self.layers.required(views.layers, layer if isinstance(layer, str) else layer.id).id
+            found = references.container_of(views.containers, id)
+        return None if found is None else Container(self, found)
+
     def plan(self, *, image: Image | str | None = None, mappings: IdMappings | None = None) -> Plan:
         """Say what `create` with these maps takes: whether the image's files are copied, how many, how many bytes.
 
@@ -212,6 +219,13 @@ class Container(Item["ContainerRecord"]):
     def run_directory(self) -> Path:
         """The same for files that need not outlive a reboot."""
         return self._userdata(self._collection.run_directory)
+
+    def parent_owners(self) -> tuple[list[int], list[int]]:
+        """List who owns directories above the mount point and is nobody in the container: users, groups, sorted.
+
+        Raises LayerNotMounted, LayerUnknown.
+        """
+        return self.layer.parent_owners()
 
     def size(self) -> int:
         """Count the bytes that its layer changed, those of its big data, and those in its two directories."""

@@ -95,6 +95,12 @@ class Images(Collection["ImageRecord", "Image"]):
         """Give the images that have a manifest with this digest."""
         return [image for image in self if digest in image.digests]
 
+    def by_layer(self, layer: Layer | str) -> list[Image]:
+        """Give the images whose top is `layer`, or a copy of it with other owners. Raises LayerUnknown."""
+        with self._tables.reading("layers", "images") as views:
+            id = self.layers.required(views.layers, layer.id if isinstance(layer, Layer) else layer).id
+            return [Image(self, image) for image in views.images if id in (image.layer, *image.mapped_layers)]
+
     def home(self, record: ImageRecord) -> str:
         """Say where the data files of the images are that are in the same file as `record`."""
         return os.path.dirname(record.origin) or self.directory
@@ -148,6 +154,11 @@ class Image(Item["ImageRecord"]):
             digest for key, digest in self.record.big_data_digests.items() if key.startswith("manifest") and digest
         ]
         return tuple(dict.fromkeys(filter(None, (self.record.digest, *manifests))))
+
+    @property
+    def names_history(self) -> tuple[str, ...]:
+        """All names that it has had since it was made, the newest first."""
+        return self.record.names_history
 
     @property
     def directory(self) -> Path:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from layerhold.progress import Callback
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Editors, Views
+    from layerhold.tree.trash import TempDir
 
     class How(TypedDict):
         """How to read a tree (archive/changes.py, archive/export.py)."""
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
         deletions: str
         lowers: tuple[str, ...] | None
         xattr_prefix: str
+
+
+_BLOCK = 1 << 20
 
 
 class Layers(Collection["LayerRecord", "Layer"]):
@@ -162,9 +166,73 @@ class Layers(Collection["LayerRecord", "Layer"]):
             return None
         return wanted
 
+    def copy(
+        self,
+        template: Layer | str,
+        *,
+        id: str | None = None,
+        names: Sequence[str] = (),
+        metadata: str | None = None,
+        writable: bool = True,
+    ) -> Layer:
+        """Make another layer with all that `template` has, over the same parent; neither needs the other afterwards.
+
+        Digests, sizes and the way its tar was put together are the template's, and its metadata unless some is given.
+        Raises LayerUnknown, DuplicateID, DuplicateName, InvalidID, OSError; then nothing is left of the layer.
+        """
+        with self._tables.reading("layers") as views:
+            top = self.required(views.layers, template.id if isinstance(template, Layer) else template)
+            base = views.layers.get(top.parent) if top.parent else None
+        wanted = top.replace(
+            id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
+            names=distinct(names),
+            metadata=top.metadata if metadata is None else metadata,
+            created=now(),
+            flags={},
+            big_data_names=(),
+            origin="" if writable else self.files.of_images,
+            read_only=False,
+        )
+        spec = LayerSpec(writable=writable, mappings=top.mappings, parent_mappings=top.mappings)
+        with self.driver.duplicating(wanted.id, top.id, spec) as build, self.files.aside.open() as aside:
+            split = self.copied_split(top, aside)
+            build.sync()
+            with self._tables.writing("layers", also_reading=("containers",)) as editors:
+                self.put(editors, wanted, base, build, split)
+        return Layer(self, wanted)
+
+    def copied_split(self, layer: LayerRecord, aside: TempDir) -> str | None:
+        """Copy aside how the layer's tar was put together; None if that is not known."""
+        path = self.files.split(layer.id, self.home(layer))
+        if not os.path.exists(path):
+            return None
+        place = aside.place("split")
+        with open(path, "rb") as source, open(place, "xb") as copy:
+            while block := source.read(_BLOCK):
+                copy.write(block)
+        return place
+
     def by_digest(self, digest: str) -> list[Layer]:
-        """Give the layers whose diff has this digest, as it came in or uncompressed."""
-        return [layer for layer in self if digest in (layer.record.diff_digest, layer.record.compressed_diff_digest)]
+        """Give the layers whose diff has this digest, as it came in or uncompressed. Raises InvalidDigest."""
+        return self._with_digest(digest, "diff_digest", "compressed_diff_digest")
+
+    def by_compressed_digest(self, digest: str) -> list[Layer]:
+        """Give the layers whose diff had this digest as it came in. Raises InvalidDigest."""
+        return self._with_digest(digest, "compressed_diff_digest")
+
+    def by_uncompressed_digest(self, digest: str) -> list[Layer]:
+        """Give the layers whose diff has this digest when it is not compressed (their DiffID). Raises InvalidDigest."""
+        return self._with_digest(digest, "diff_digest")
+
+    def by_toc_digest(self, digest: str) -> list[Layer]:
+        """Give the layers that were pulled by a table of contents with this digest. Raises InvalidDigest."""
+        return self._with_digest(digest, "toc_digest")
+
+    def _with_digest(self, digest: str, *fields: str) -> list[Layer]:
+        from layerhold.digests import Digest
+
+        wanted = Digest.parse(digest)
+        return [layer for layer in self if any(getattr(layer.record, field) == wanted for field in fields)]
 
     def _plan(self, views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord | None:
         """Find the parent, or raise why `wanted` may not be made."""
@@ -227,6 +295,14 @@ class Layer(Item["LayerRecord"]):
     def parent_id(self) -> str:
         """The ID of the layer below, or ""."""
         return self.record.parent
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes its tar has when it is not compressed, if it came in as one; `diff_size()` looks at the files.
+
+        Looks at the record only.
+        """
+        return self.record.diff_size if self.record.diff_digest else None
 
     @property
     def parent(self) -> Layer | None:

@@ -38,9 +38,10 @@ GRAPHROOT_IMAGES = 51
 ADDITIONAL_IMAGES = 60
 CONTAINERS = 70
 MOUNTS = 80
+DIGEST = 0  # of callers, who may hold several, and any lock of the store behind them
 
 MARK_SIZE = 64
-_SEVERAL = (ADDITIONAL_LAYERS, ADDITIONAL_IMAGES)  # ranks of which one thread may hold several locks
+_SEVERAL = (DIGEST, ADDITIONAL_LAYERS, ADDITIONAL_IMAGES)  # ranks of which one thread may hold several locks
 _NO_FILE = -1
 
 

@@ -192,6 +192,16 @@ class Store:
         else:
             raise LayerUnknown(ref)
 
+    def digest_lock(self, digest: str) -> LockFile:
+        """Give the lock of whoever pulls the blob with this digest: `with lock.exclusive(): ...`. Raises InvalidDigest.
+
+        It is `<runroot>/<driver>-locks/<digest>`, as for the Go programs; what it protects is the callers' business.
+        """
+        from layerhold.digests import Digest
+
+        path = os.path.join(self._layout.run("locks"), Digest.parse(digest))
+        return LockFile(path, rank=lock.DIGEST, store=self.config.graphroot)
+
     def mounts(self) -> list[MountRecord]:
         """Give what is mounted, where, and how often it is in use."""
         with self._tables.reading("layers", "mounts") as views:

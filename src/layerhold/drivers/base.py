@@ -125,6 +125,12 @@ class Driver(Protocol):
     def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
         """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
 
+    def duplicating(self, id: str, template: str, spec: LayerSpec) -> AbstractContextManager[Build]:
+        """Make a place aside for layer `id`, with all that layer `template` has, over what that one stands on.
+
+        The two do not depend on one another (no lock held). Raises as `building` does.
+        """
+
     def contents(
         self, id: str, *, against: str | None, mappings: IdMappings | None = None
     ) -> AbstractContextManager[Contents]:

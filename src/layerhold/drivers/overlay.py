@@ -122,6 +122,21 @@ class OverlayDriver:
             yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
 
     @contextmanager
+    def duplicating(self, id: str, template: str, spec: LayerSpec) -> Iterator[Build]:
+        """Copy the template's own files aside, those in older uppers too."""
+        from layerhold.tree.copy import copy_tree
+
+        source = self.path(template)
+        diff = self._diff(template)
+        with self.building(id, self._stack.parent(template), spec) as build:
+            copy_tree(diff, build.contents.path)
+            for older in older_uppers(source):
+                place = os.path.join(os.path.dirname(build.contents.path), os.path.basename(older))
+                os.mkdir(place, 0o700)
+                copy_tree(older, place)
+            yield build
+
+    @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
         """Copy the layer's own files aside, to be changed and put back in their place."""
         from layerhold.tree.copy import copy_tree

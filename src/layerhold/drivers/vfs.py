@@ -24,6 +24,7 @@ from layerhold.tree.trash import Aside, SeveralBins
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.ids.mappings import IdMappings
@@ -91,6 +92,10 @@ class VfsDriver:
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
             yield _Build(place, final)
+
+    def duplicating(self, id: str, template: str, spec: LayerSpec) -> AbstractContextManager[Build]:
+        """Copy the template aside."""
+        return self.building(id, template, spec)
 
     @contextmanager
     def rebuilding(self, id: str) -> Iterator[Build]:
