@@ -29,7 +29,7 @@ def main() -> int:
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "layerhold-demo"
     clear(home)
     home.mkdir(parents=True)
-    with layerhold.Store.open(graphroot=home / "store", runroot=home / "run", driver="vfs") as store:
+    with layerhold.open(graphroot=home / "store", runroot=home / "run", driver="vfs") as store:
         title(f"1. Files of this machine as a tar, with {os.environ.get('USER') or 'this user'} as their owner")
         tar, digest = pack(home)
         print(f"   {' '.join(f'/{tree}' for tree in present())}: {human(tar.stat().st_size)}\n   sha256:{digest}")
