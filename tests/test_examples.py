@@ -36,7 +36,8 @@ def test_an_example_prints_what_it_says(folder: Folder, example: Block, printed:
 
 def test_the_guide_has_ten_tasks_each_with_its_output() -> None:
     tasks = [block.headline for block, printed in examples(GUIDE) if printed]
-    assert [int(task.split(".")[0]) for task in tasks] == list(range(1, 11))
+    assert len(tasks) == len(examples(GUIDE))
+    assert [int(task.split(".")[0]) for task in tasks if not task.startswith("Also")] == list(range(1, 11))
 
 
 @pytest.mark.root
