@@ -29,6 +29,7 @@ from layerhold.archive.whiteouts import OVERLAY_MARKS
 from layerhold.digests import Digest
 from layerhold.errors import BadArchive, DamagedLayer, InvalidBigDataName, InvalidDigest, StorageError
 from layerhold.layers import Layer
+from layerhold.progress import metering
 from layerhold.records.data import file_name
 from layerhold.tree.root import Root
 from layerhold.values import Value
@@ -37,6 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from layerhold.progress import Callback, Meter
     from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, Record
     from layerhold.store import Store
     from layerhold.tables import Views
@@ -99,9 +101,9 @@ class Scope(Value):
     unreferenced_for: float = DAY
 
 
-def check(store: Store, scope: Scope) -> Report:
+def check(store: Store, scope: Scope, progress: Callback | None = None) -> Report:
     """Look for damage. Raises DamagedFile (records that cannot be read), OSError."""
-    return _Check(store, scope).run()
+    return _Check(store, scope).run(progress)
 
 
 class _Check:
@@ -117,7 +119,7 @@ class _Check:
         self._image_data: Problems = {}
         self._container_data: Problems = {}
 
-    def run(self) -> Report:
+    def run(self, progress: Callback | None) -> Report:
         """Check all."""
         with self._store._tables.reading("layers", "images", "containers") as views:
             self._layers = {layer.id: layer for layer in views.layers}
@@ -125,9 +127,11 @@ class _Check:
             self._containers = {container.id: container for container in views.containers}
             half_made = {layer.id for layer in views.layers.incomplete()}
             self._compare_records(half_made)
-        contents = _Contents(self._store, self._scope, self._layers)
-        for id, problems in contents.check():
-            self._found[id] = problems + self._found.get(id, [])
+        total = sum(layer.diff_size for layer in self._layers.values()) if self._scope.layer_digests else 0
+        with metering(progress, "checking", total_bytes=total) as meter:
+            contents = _Contents(self._store, self._scope, self._layers, meter)
+            for id, problems in contents.check():
+                self._found[id] = problems + self._found.get(id, [])
         return self._report()
 
     # --- what records say
@@ -229,7 +233,8 @@ class _Check:
 class _Contents:
     """The part of a check that reads layers."""
 
-    def __init__(self, store: Store, scope: Scope, layers: dict[str, LayerRecord]) -> None:
+    def __init__(self, store: Store, scope: Scope, layers: dict[str, LayerRecord], meter: Meter | None) -> None:
+        self._meter = meter
         self._store = store
         self._driver = store.driver
         self._overlay = store.driver.name == "overlay"
@@ -292,7 +297,8 @@ class _Contents:
         if unreadable := _unreadable(split):
             yield unreadable
             return
-        yield from self._read_stream(_Stream(self._tar(stack, views, layer, split), digest.algorithm), layer, digest)
+        stream = _Stream(self._tar(stack, views, layer, split), digest.algorithm, self._meter)
+        yield from self._read_stream(stream, layer, digest)
 
     def _read_stream(self, stream: _Stream, layer: LayerRecord, digest: Digest) -> Iterator[str]:
         on_known = not layer.parent or layer.parent in self._known
@@ -301,6 +307,8 @@ class _Contents:
         ended = failed = False
         try:
             while (entry := reader.next()) is not None:
+                if self._meter is not None:
+                    self._meter.add(entries=1)
                 if wanted:
                     self._tree.add(entry)
             ended = True
@@ -353,6 +361,7 @@ class _Contents:
                     marks=contents.deletions == OVERLAY_MARKS,
                     mappings=layer.mappings,
                     owners=not self._driver.squash,
+                    meter=self._meter,
                 ):
                     yield f"{text}, layer content modified", MODIFIED
 
@@ -374,7 +383,8 @@ class _Contents:
 class _Stream:
     """A tar stream that counts and hashes what passes, and notes if it was itself that failed."""
 
-    def __init__(self, chunks: Iterator[bytes], algorithm: str) -> None:
+    def __init__(self, chunks: Iterator[bytes], algorithm: str, meter: Meter | None) -> None:
+        self._meter = meter
         self._chunks = chunks
         self._hash = hashlib.new(algorithm)
         self.size = 0
@@ -385,6 +395,8 @@ class _Stream:
             for chunk in self._chunks:
                 self.size += len(chunk)
                 self._hash.update(chunk)
+                if self._meter is not None:
+                    self._meter.add(bytes=len(chunk))
                 yield chunk
         except (StorageError, OSError):
             self.failed = True

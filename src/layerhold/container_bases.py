@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layerhold.drivers.base import Driver
     from layerhold.images import Images
+    from layerhold.progress import Callback
     from layerhold.records.model import ImageRecord
     from layerhold.tables import Views
 
@@ -82,18 +83,18 @@ def effective(mappings: IdMappings | None, below: LayerRecord | None) -> IdMappi
     return None if mappings.identity else mappings
 
 
-def plan(base: Base, driver: Driver) -> Plan:
+def plan(base: Base, driver: Driver, progress: Callback | None = None) -> Plan:
     """Say what making the container takes; looks at every file that would be copied. Raises StorageError, OSError."""
     if base.way not in (COPY, OWN_COPY) or base.layer is None:
         return Plan(way=base.way)
     from layerhold.drivers import ownership
 
     with driver.contents(base.layer.id, against=None) as contents:
-        counted = ownership.plan(contents.path, base.layer.mappings, base.mappings, skip_root=True)
+        counted = ownership.plan(contents.path, base.layer.mappings, base.mappings, skip_root=True, progress=progress)
     return Plan(way=base.way, files=counted.files, bytes=counted.bytes)
 
 
-def make_copy(images: Images, base: Base) -> LayerRecord:
+def make_copy(images: Images, base: Base, progress: Callback | None = None) -> LayerRecord:
     """Make a copy of the image's top layer with other owners, and keep it with the image.
 
     What somebody else made meanwhile is taken instead. Raises ImageUnknown, LayerUnknown, StorageError (an owner whom
@@ -113,7 +114,7 @@ def make_copy(images: Images, base: Base) -> LayerRecord:
         read_only=False,
     )
     spec = LayerSpec(writable=False, mappings=base.mappings, parent_mappings=top.mappings)
-    with layers.driver.building(copy.id, top.id, spec) as build, layers.files.aside.open() as aside:
+    with layers.driver.building(copy.id, top.id, spec, progress) as build, layers.files.aside.open() as aside:
         split = layers.copied_split(top, aside)
         build.sync()
         with images._tables.writing("layers", "images", also_reading=("containers",)) as editors:

@@ -18,6 +18,7 @@ from layerhold.errors import ContainerUnknown, DuplicateID, DuplicateName, Image
 from layerhold.identifiers import check_id, new_id
 from layerhold.images import Image
 from layerhold.labels import for_container
+from layerhold.progress import metering
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ContainerRecord, LayerRecord, now
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
     from layerhold.images import Images
     from layerhold.layers import Layer
+    from layerhold.progress import Callback, Meter
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Views
     from layerhold.userns import AutoUserns, Userns
@@ -80,6 +82,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         volatile: bool = False,
         mappings: IdMappings | AutoUserns | None = None,
         label_options: Sequence[str] = (),
+        progress: Callback | None = None,
     ) -> Container:
         """Make a container and its writable layer over the image's top layer (or over nothing).
 
@@ -87,7 +90,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
         faster, and all of it may be lost when the machine crashes. `mappings` say who in it is who on the host: None,
         as in the image's layers; without ranges, as on the host; AutoUserns, IDs that no other container has. Where
         this takes a copy of the image's files, `plan` says what it costs. `label_options` are those of Podman's
-        `--security-opt label=`, for SELinux.
+        `--security-opt label=`, for SELinux. `progress` is told of the copying; when it ends that, nothing stays of the
+        container. A copy that was whole by then is the image's, and stays for the next container with these maps.
 
         Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, BadLabel,
         NoAvailableIDs, StorageError (an owner whom the maps do not cover), OSError.
@@ -107,9 +111,9 @@ class Containers(Collection["ContainerRecord", "Container"]):
         )
         wanted = with_data(wanted, data)
         with self._userns.chosen(mappings, self, _id_of(image)) as maps:
-            base = self._base(wanted, _id_of(image), maps)
+            base = self._base(wanted, _id_of(image), maps, progress)
             wanted = wanted.replace(image=base.image.id if base.image else "", mappings=base.mappings)
-            return self._published(wanted, base, data, label_options)
+            return self._published(wanted, base, data, label_options, progress)
 
     def by_layer(self, layer: Layer | str) -> Container | None:
         """Give the container whose own layer `layer` is. Raises LayerUnknown."""
@@ -118,29 +122,43 @@ class Containers(Collection["ContainerRecord", "Container"]):
             found = references.container_of(views.containers, id)
         return None if found is None else Container(self, found)
 
-    def plan(self, *, image: Image | str | None = None, mappings: IdMappings | None = None) -> Plan:
+    def plan(
+        self,
+        *,
+        image: Image | str | None = None,
+        mappings: IdMappings | None = None,
+        progress: Callback | None = None,
+    ) -> Plan:
         """Say what `create` with these maps takes: whether the image's files are copied, how many, how many bytes.
 
         Raises ImageUnknown, LayerUnknown, StorageError, OSError.
         """
         with self._tables.reading("layers", "images") as views:
             base = container_bases.find(views, _id_of(image), self._given(mappings), self.layers.driver)
-            return container_bases.plan(base, self.layers.driver)
+            return container_bases.plan(base, self.layers.driver, progress)
 
     def _given(self, mappings: IdMappings | None) -> IdMappings | None:
         return self.layers.default_mappings if mappings is None else mappings
 
-    def _base(self, wanted: ContainerRecord, image: str | None, mappings: IdMappings | None) -> Base:
+    def _base(
+        self, wanted: ContainerRecord, image: str | None, mappings: IdMappings | None, progress: Callback | None
+    ) -> Base:
         """Find what the container stands on; a copy that it needs is made. Raises as `create` does."""
         with self._tables.reading("layers", "images", "containers") as views:
             self._refuse_double(views, wanted)
             base = container_bases.find(views, image, self._given(mappings), self.layers.driver)
         if base.way == container_bases.COPY:
-            return base.replace(layer=container_bases.make_copy(self._images, base), way=container_bases.KEPT_COPY)
+            copy = container_bases.make_copy(self._images, base, progress)
+            return base.replace(layer=copy, way=container_bases.KEPT_COPY)
         return base
 
     def _published(
-        self, wanted: ContainerRecord, base: Base, data: Mapping[str, bytes], label_options: Sequence[str]
+        self,
+        wanted: ContainerRecord,
+        base: Base,
+        data: Mapping[str, bytes],
+        label_options: Sequence[str],
+        progress: Callback | None,
     ) -> Container:
         """Make the container's layer, and save both records."""
         layer = LayerRecord(
@@ -153,7 +171,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         below = base.layer.mappings if base.layer else None
         own = None if base.way == container_bases.AT_MOUNT else base.mappings
         with self.layers.driver.building(
-            layer.id, layer.parent or None, LayerSpec(mappings=own, parent_mappings=below)
+            layer.id, layer.parent or None, LayerSpec(mappings=own, parent_mappings=below), progress
         ) as build:
             build.sync()
             with self._tables.writing("layers", "containers", also_reading=("images",)) as editors:
@@ -227,19 +245,26 @@ class Container(Item["ContainerRecord"]):
         """
         return self.layer.parent_owners()
 
-    def size(self) -> int:
+    def size(self, *, progress: Callback | None = None) -> int:
         """Count the bytes that its layer changed, those of its big data, and those in its two directories."""
         record = self.refresh().record
-        own = self.layer.diff_size() if record.layer else 0
+        own = self.layer.diff_size(progress=progress) if record.layer else 0
         homes = (self._collection.directory, self._collection.run_directory)
         used = sum(disk_usage(os.path.join(home, record.id, "userdata")) for home in homes)
         return own + used + sum(record.big_data_sizes.values())
 
-    def delete(self) -> None:
-        """Remove the container, its layer, its data and its directories. Raises ContainerUnknown, OSError."""
+    def delete(self, *, progress: Callback | None = None) -> None:
+        """Remove the container, its layer, its data and its directories. Raises ContainerUnknown, OSError.
+
+        `progress` as in `Layer.delete`.
+        """
+        with metering(progress, "removing") as meter:
+            self._delete(meter)
+
+    def _delete(self, meter: Meter | None) -> None:
         owner = self._collection
         files = owner.layers.files
-        with files.bins() as bins, owner._tables.writing("layers", "containers", "mounts") as editors:
+        with files.bins(meter) as bins, owner._tables.writing("layers", "containers", "mounts") as editors:
             record = self._now(editors.containers)
             with noted(owner.directory, Intent(id=record.id, layers=(record.layer,))):
                 editors.containers.remove(record.id)

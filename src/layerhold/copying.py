@@ -26,6 +26,7 @@ from layerhold.archive.entry import Entry, clean
 from layerhold.archive.extract import NO_DELETIONS, Extractor
 from layerhold.archive.tar import TarReader
 from layerhold.errors import StorageError
+from layerhold.progress import metering
 from layerhold.tree.root import Root
 from layerhold.values import Value
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from layerhold.ids.mappings import IdMappings
     from layerhold.layers import Layer
+    from layerhold.progress import Callback, Meter
 
     Owner = tuple[int, int] | None
 
@@ -60,15 +62,16 @@ class Opened(Value):
     mappings: IdMappings | None
 
 
-def copy(sources: Sequence[Place], target: Place, *, owner: Owner = None) -> None:
+def copy(sources: Sequence[Place], target: Place, *, owner: Owner = None, progress: Callback | None = None) -> None:
     """Copy each of `sources` to `target`; `owner` is who is to have all that is new, as the container sees it.
 
-    What is there of a copy that fails stays. Raises LayerUnknown, DriverError, StorageError, NotPermitted, OSError.
+    `progress` is told how much is copied. What is there of a copy that fails, or is ended, stays. Raises LayerUnknown,
+    DriverError, StorageError, NotPermitted, OSError.
     """
-    with opened(target) as there:
+    with metering(progress, "copying") as meter, opened(target) as there:
         for source in sources:
             with opened(source) as one:
-                copy_one(one, there, owner)
+                copy_one(one, there, owner, meter)
 
 
 @contextmanager
@@ -84,17 +87,17 @@ def opened(place: Place) -> Iterator[Opened]:
         yield Opened(root=stack.enter_context(Root(top)), path=path, top=top, shown=shown, mappings=mappings)
 
 
-def copy_one(source: Opened, target: Opened, owner: Owner = None) -> None:
+def copy_one(source: Opened, target: Opened, owner: Owner = None, meter: Meter | None = None) -> None:
     """Copy one thing. Raises as `copy` does."""
     try:
         fd = source.root.find_directory(source.path)
     except NotADirectoryError:
-        _copy_file(source, target, owner)
+        _copy_file(source, target, owner, meter)
         return
     except FileNotFoundError:
         raise _failed("stat", errno.ENOENT, source.shown) from None
     try:
-        _copy_directory(fd, source, target, owner)
+        _copy_directory(fd, source, target, owner, meter)
     finally:
         os.close(fd)
 
@@ -102,14 +105,14 @@ def copy_one(source: Opened, target: Opened, owner: Owner = None) -> None:
 # -- directories
 
 
-def _copy_directory(fd: int, source: Opened, target: Opened, owner: Owner) -> None:
+def _copy_directory(fd: int, source: Opened, target: Opened, owner: Owner, meter: Meter | None) -> None:
     _make_directories(target, target.path + b"/.", _MODE_OF_DIRECTORIES, owner)
     into = target.root.find_directory(target.path)
     try:
         if os.path.sameopenfile(fd, into):  # each file would be removed before it is read
             return
         entries = _link(source) if _is_link(source) else _entries(fd, source.mappings)
-        _unpack(into, entries, target, owner)
+        _unpack(into, entries, target, owner, meter)
         os.utime(_by_number(into), ns=(now := time.time_ns(), now))
     finally:
         os.close(into)
@@ -143,7 +146,7 @@ def _is_link(source: Opened) -> bool:
 # -- everything else
 
 
-def _copy_file(source: Opened, target: Opened, owner: Owner) -> None:
+def _copy_file(source: Opened, target: Opened, owner: Owner, meter: Meter | None) -> None:
     path = source.root.follow(source.path)
     info = source.root.lstat(path)
     kind = _KINDS.get(stat.S_IFMT(info.st_mode))
@@ -162,7 +165,7 @@ def _copy_file(source: Opened, target: Opened, owner: Owner) -> None:
             content = _content(file)
         into = target.root.find_directory(directory)
         stack.callback(os.close, into)
-        _unpack(into, [(entry, content)], target, owner)
+        _unpack(into, [(entry, content)], target, owner, meter)
         os.utime(_by_number(into), ns=(now := time.time_ns(), now))
 
 
@@ -219,7 +222,13 @@ def _in_the_way(target: Opened, path: bytes) -> str:
     return target.shown
 
 
-def _unpack(into: int, entries: Iterable[tuple[Entry, Iterable[memoryview]]], target: Opened, owner: Owner) -> None:
+def _unpack(
+    into: int,
+    entries: Iterable[tuple[Entry, Iterable[memoryview]]],
+    target: Opened,
+    owner: Owner,
+    meter: Meter | None,
+) -> None:
     """Unpack entries into the directory `into`."""
     with (
         Root(_by_number(into), filling=True) as root,
@@ -228,7 +237,17 @@ def _unpack(into: int, entries: Iterable[tuple[Entry, Iterable[memoryview]]], ta
         for entry, content in entries:
             if owner is not None:
                 entry.uid, entry.gid = owner
-            extractor.add(entry, iter(content))
+            if meter is None:
+                extractor.add(entry, iter(content))
+            else:
+                extractor.add(entry, _metered(content, meter))
+                meter.add(entries=1)
+
+
+def _metered(content: Iterable[memoryview], meter: Meter) -> Iterator[memoryview]:
+    for block in content:
+        meter.add(bytes=len(block))
+        yield block
 
 
 def _failed(call: str, number: int | None, path: str) -> OSError:

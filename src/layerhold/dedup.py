@@ -14,12 +14,14 @@ from contextlib import ExitStack
 from hashlib import sha256
 
 from layerhold.digests import crc64
+from layerhold.progress import counted, metering
 from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from layerhold.progress import Callback, Meter
     from layerhold.records.model import LayerRecord
     from layerhold.store import Store
     from layerhold.tables import Views
@@ -49,7 +51,7 @@ class Deduplicated(Value):
     files: int = 0
 
 
-def dedup(store: Store, method: str) -> Deduplicated:
+def dedup(store: Store, method: str, progress: Callback | None = None) -> Deduplicated:
     """Let equal files share their blocks. Raises ValueError for a method that there is not, OSError."""
     if method not in METHODS:
         raise ValueError(f"invalid hash method: {method}")
@@ -57,7 +59,7 @@ def dedup(store: Store, method: str) -> Deduplicated:
         views = stack.enter_context(store._tables.reading("layers", "images"))
         there = [layer.id for layer in _layers_of_images(views) if store.driver.exists(layer.id)]
         roots = [stack.enter_context(store.driver.own_files(id)).path for id in there]
-        return _Run(roots, method).run()
+        return _Run(roots, method, progress).run()
 
 
 def _layers_of_images(views: Views) -> Iterator[LayerRecord]:
@@ -74,24 +76,31 @@ def _layers_of_images(views: Views) -> Iterator[LayerRecord]:
 class _Run:
     """One run over the trees `roots`: each file is looked at once for its size, and again if its size is not alone."""
 
-    def __init__(self, roots: list[str], method: str) -> None:
+    def __init__(self, roots: list[str], method: str, progress: Callback | None) -> None:
         self._roots = roots
         self._method = method
+        self._progress = progress
         self._different: dict[tuple[int, bytes], list[str]] = {}  # files that might be equal, and are not
         self._bytes = self._files = 0
 
     def run(self) -> Deduplicated:
         """Do all that can be done."""
         counts: dict[int, int] = {}
-        for _path, size in self._regular_files():
-            counts[size] = counts.get(size, 0) + 1
-        try:
-            for path, size in self._regular_files():
-                if counts.get(size, 0) > 1:
-                    self._offer(path, size)
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise
+        with metering(self._progress, "looking for files") as meter:
+            for _path, size in counted(self._regular_files(), meter):
+                counts[size] = counts.get(size, 0) + 1
+        counts = {size: count for size, count in counts.items() if count > 1}
+        total = sum(size * count for size, count in counts.items())
+        with metering(self._progress, "sharing", total_bytes=total, total_entries=sum(counts.values())) as meter:
+            try:
+                for path, size in self._regular_files():
+                    if size in counts:
+                        self._offer(path, size, meter)
+                        if meter is not None:
+                            meter.add(bytes=size, entries=1)
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
         return Deduplicated(bytes=self._bytes, files=self._files)
 
     def _regular_files(self) -> Iterator[tuple[str, int]]:
@@ -104,7 +113,7 @@ class _Run:
                         seen.add((info.st_dev, info.st_ino))
                     yield path, info.st_size
 
-    def _offer(self, path: str, size: int) -> None:
+    def _offer(self, path: str, size: int, meter: Meter | None) -> None:
         """Let a file share what one has that is equal to it, or keep it for those to come."""
         try:
             fd = _opened(path)
@@ -113,7 +122,7 @@ class _Run:
                 return
             raise
         try:
-            different = self._different.setdefault((size, _hashed(fd, self._method)), [])
+            different = self._different.setdefault((size, _hashed(fd, self._method, meter)), [])
             if not any(self._share(other, fd, size) for other in different) and len(different) < _TRIED:
                 different.append(path)
         finally:
@@ -164,15 +173,24 @@ def _opened(path: str) -> int:
     return fd
 
 
-def _hashed(fd: int, method: str) -> bytes:
+def _hashed(fd: int, method: str, meter: Meter | None) -> bytes:
     if method == "size":
         return b""
     if method == "crc":
         crc = 0
-        while block := os.read(fd, _BLOCK):
+        for block in _blocks(fd, meter):
             crc = crc64(block, crc)
         return crc.to_bytes(8, "big")
     sum_ = sha256()
-    while block := os.read(fd, _BLOCK):
+    for block in _blocks(fd, meter):
         sum_.update(block)
     return sum_.digest()
+
+
+def _blocks(fd: int, meter: Meter | None) -> Iterator[bytes]:
+    at = 0
+    while block := os.read(fd, _BLOCK):
+        yield block
+        at += len(block)
+        if meter is not None:
+            meter.within(at)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Driver
     from layerhold.layer_files import Bins, LayerFiles
+    from layerhold.progress import Meter
     from layerhold.store import Store
     from layerhold.tables import Views
 
@@ -46,11 +47,14 @@ def find(store: Store) -> list[Garbage]:
         return list(_found(store, views))
 
 
-def collect(store: Store) -> list[Garbage]:
-    """Remove all garbage, and say what it was. Raises OSError, the first one, after everything was tried."""
+def collect(store: Store, meter: Meter | None = None) -> list[Garbage]:
+    """Remove all garbage, and say what it was. Raises OSError, the first one, after everything was tried.
+
+    The meter counts what is in the layers among it.
+    """
     files = store._files
     gone, failure = [], None
-    with files.bins() as bins, store._tables.writing("layers", "images", "containers") as editors:
+    with files.bins(meter) as bins, store._tables.writing("layers", "images", "containers") as editors:
         for garbage in list(_found(store, editors)):
             try:
                 _remove(garbage, files, bins)

@@ -14,6 +14,7 @@ from layerhold.collection import Collection, Item, distinct, with_data
 from layerhold.errors import DuplicateID, DuplicateName, ImageUnknown, InvalidDigest, LayerUnknown
 from layerhold.identifiers import check_id, new_id
 from layerhold.layers import Layer
+from layerhold.progress import metering
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import ImageRecord, now
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from layerhold.errors import NotFound
     from layerhold.layers import Layers, Mount
+    from layerhold.progress import Callback, Meter
     from layerhold.tables import AnyTables, Views
 
 
@@ -182,8 +184,11 @@ class Image(Item["ImageRecord"]):
         """Undo one mount of its top layer, or all with `force`; tell whether the layer is still mounted."""
         return self._top().unmount(force=force)
 
-    def size(self) -> int:
-        """Count the bytes of its layers (uncompressed, as they came in) and of its big data."""
+    def size(self, *, progress: Callback | None = None) -> int:
+        """Count the bytes of its layers (uncompressed, as they came in) and of its big data.
+
+        `progress` is told of the comparing of layers that did not come in.
+        """
         with self._collection._tables.reading("layers", "images") as views:
             record = self._now(views.images)
             chain: dict[str, int | None] = {}
@@ -191,7 +196,7 @@ class Image(Item["ImageRecord"]):
                 self._measure_chain(views, top, chain)
         total = sum(record.big_data_sizes.values())
         for id, size in chain.items():
-            total += size if size is not None else self._collection.layers[id].diff_size()
+            total += size if size is not None else self._collection.layers[id].diff_size(progress=progress)
         return total
 
     def _top(self) -> Layer:
@@ -207,15 +212,20 @@ class Image(Item["ImageRecord"]):
             chain[id] = layer.diff_size if layer.diff_digest else None
             id = layer.parent
 
-    def delete(self, *, with_layers: bool = True, commit: bool = True) -> list[str]:
+    def delete(self, *, with_layers: bool = True, commit: bool = True, progress: Callback | None = None) -> list[str]:
         """Remove the image, and `with_layers` those of its layers that nobody else needs; say which layers.
 
-        With `commit=False` nothing is removed. Raises ImageUsedByContainer, ImageUnknown, OSError.
+        With `commit=False` nothing is removed. `progress` as in `Layer.delete`. Raises ImageUsedByContainer,
+        ImageUnknown, OSError.
         """
+        with metering(progress, "removing") as meter:
+            return self._delete(meter, with_layers=with_layers, commit=commit)
+
+    def _delete(self, meter: Meter | None, *, with_layers: bool = True, commit: bool = True) -> list[str]:
         owner = self._collection
         files = owner.layers.files
         with (
-            files.bins() as bins,
+            files.bins(meter) as bins,
             owner._tables.writing("layers", "images", "mounts", also_reading=("containers",)) as editors,
         ):
             record = self._own(editors.images)

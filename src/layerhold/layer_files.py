@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from layerhold.drivers.base import Driver
+    from layerhold.progress import Meter
     from layerhold.records.model import LayerRecord
     from layerhold.records.table import Editor
     from layerhold.tree.trash import Bin
@@ -63,12 +64,15 @@ class LayerFiles:
         return os.path.join(self.directory, id)
 
     @contextmanager
-    def bins(self) -> Iterator[Bins]:
-        """Open the bins; enter this before taking locks, so that emptying them happens after the locks are released."""
+    def bins(self, meter: Meter | None = None) -> Iterator[Bins]:
+        """Open the bins; enter this before taking locks, so that emptying them happens after the locks are released.
+
+        The meter counts what is deleted then.
+        """
         with ExitStack() as stack:
             try:
-                of_driver = stack.enter_context(self.driver.trash())
-                bins = Bins(driver=of_driver, beside=stack.enter_context(self.aside.open()))
+                of_driver = stack.enter_context(self.driver.trash(meter))
+                bins = Bins(driver=of_driver, beside=stack.enter_context(self.aside.open(meter)))
             except OSError as error:
                 if error.errno not in FULL:
                     raise

@@ -26,7 +26,7 @@ from layerhold.errors import (
     ReadOnlyStore,
 )
 from layerhold.identifiers import check_id, new_id
-from layerhold.progress import Meter, metered
+from layerhold.progress import Meter, metered, metering
 from layerhold.records.model import LayerRecord, MountRecord, now
 
 TYPE_CHECKING = False
@@ -104,7 +104,8 @@ class Layers(Collection["LayerRecord", "Layer"]):
         anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest that the
         stream, as it comes or uncompressed, is to have. Raises LayerUnknown (the parent), ParentIsContainer,
         DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch, NotPermitted, StorageError (an owner whom the
-        maps do not cover), OSError; then nothing is left of the layer.
+        maps do not cover), OSError; then nothing is left of the layer. `progress` is told of the copying that some
+        drivers make layers by, and of the unpacking.
         """
         wanted = LayerRecord(
             id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
@@ -127,7 +128,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
                 mappings=wanted.mappings,
                 parent_mappings=base.mappings if base else None,
             )
-            build = aside.enter_context(self.driver.building(wanted.id, wanted.parent or None, spec))
+            build = aside.enter_context(self.driver.building(wanted.id, wanted.parent or None, spec, progress))
             split = None
             if diff is not None:
                 split = aside.enter_context(self.files.aside.open()).place("split")
@@ -174,11 +175,13 @@ class Layers(Collection["LayerRecord", "Layer"]):
         names: Sequence[str] = (),
         metadata: str | None = None,
         writable: bool = True,
+        progress: Callback | None = None,
     ) -> Layer:
         """Make another layer with all that `template` has, over the same parent; neither needs the other afterwards.
 
         Digests, sizes and the way its tar was put together are the template's, and its metadata unless some is given.
-        Raises LayerUnknown, DuplicateID, DuplicateName, InvalidID, OSError; then nothing is left of the layer.
+        `progress` is told of the copying. Raises LayerUnknown, DuplicateID, DuplicateName, InvalidID, OSError; then
+        nothing is left of the layer.
         """
         with self._tables.reading("layers") as views:
             top = self.required(views.layers, template.id if isinstance(template, Layer) else template)
@@ -194,7 +197,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
             read_only=False,
         )
         spec = LayerSpec(writable=writable, mappings=top.mappings, parent_mappings=top.mappings)
-        with self.driver.duplicating(wanted.id, top.id, spec) as build, self.files.aside.open() as aside:
+        with self.driver.duplicating(wanted.id, top.id, spec, progress) as build, self.files.aside.open() as aside:
             split = self.copied_split(top, aside)
             build.sync()
             with self._tables.writing("layers", also_reading=("containers",)) as editors:
@@ -312,13 +315,14 @@ class Layer(Item["LayerRecord"]):
     def apply(self, diff: Readable, *, expect: str | None = None, progress: Callback | None = None) -> None:
         """Unpack a tar stream over what the layer has, and keep its digests and its tar-split file as the layer's.
 
-        The layer changes as a whole or not at all; it is locked meanwhile. Raises as `Layers.create` does.
+        The layer changes as a whole or not at all; it is locked meanwhile. `progress` is told of the copying of what it
+        has, then of the unpacking. Raises as `Layers.create` does.
         """
         owner = self._collection
         with ExitStack() as stack:
             split = stack.enter_context(owner.files.aside.open()).place("split")
             editor, record = stack.enter_context(self.changing())
-            build = stack.enter_context(owner.driver.rebuilding(self.id))
+            build = stack.enter_context(owner.driver.rebuilding(self.id, progress))
             filled = owner._filled(
                 record,
                 owner._apply(diff, build.contents, split, expect=expect, mappings=record.mappings, progress=progress),
@@ -329,19 +333,19 @@ class Layer(Item["LayerRecord"]):
             self.record = filled
             editor.put(filled)
 
-    def changes(self, against: Layer | str | None = None) -> list[Change]:
+    def changes(self, against: Layer | str | None = None, *, progress: Callback | None = None) -> list[Change]:
         """Say what differs from the parent, or from layer `against`, sorted by path. Raises LayerUnknown, OSError."""
         from layerhold.archive import changes
 
-        with self._reading(against) as (maps, base, contents):
-            return list(changes.between(base, contents.path, maps=maps, **_how(contents)))
+        with metering(progress, "comparing") as meter, self._reading(against) as (maps, base, contents):
+            return list(changes.between(base, contents.path, maps=maps, meter=meter, **_how(contents)))
 
-    def diff_size(self, against: Layer | str | None = None) -> int:
+    def diff_size(self, against: Layer | str | None = None, *, progress: Callback | None = None) -> int:
         """Say how many bytes the files have that differ from the parent, or from layer `against`."""
         from layerhold.archive import changes
 
-        with self._reading(against) as (maps, base, contents):
-            return changes.diff_size(base, contents.path, maps=maps, **_how(contents))
+        with metering(progress, "comparing") as meter, self._reading(against) as (maps, base, contents):
+            return changes.diff_size(base, contents.path, maps=maps, meter=meter, **_how(contents))
 
     @contextmanager
     def diff(
@@ -355,8 +359,9 @@ class Layer(Item["LayerRecord"]):
         """Give the layer as a tar stream to read from, compressed as it came in unless `compression` says otherwise.
 
         Byte for byte what was brought in, if it was and `against` is the parent; otherwise (or with `regenerate`)
-        written anew from the files. The layers are locked, for reading, until the block ends. `progress` is told how
-        much of the tar is written; what it raises comes out of `read`. Raises LayerUnknown, DamagedLayer, OSError.
+        written anew from the files. The layers are locked, for reading, until the block ends. `progress` is told of the
+        comparing, if there is any, and how much of the tar is written; what it raises comes out of `read`. Raises
+        LayerUnknown, DamagedLayer, OSError.
         """
         from layerhold.archive.compress import wrap
         from layerhold.streams import as_file
@@ -369,7 +374,7 @@ class Layer(Item["LayerRecord"]):
             if not regenerate and self._is_parent(views.layers, record, against) and os.path.exists(split):
                 chunks, total = self._assembled(stack, record, split), record.diff_size or None
             else:
-                chunks, total = self._generated(stack, views.layers, record, against), None
+                chunks, total = self._generated(stack, views.layers, record, against, progress), None
             if progress is not None:
                 chunks = metered(chunks, Meter(progress, "packing", total_bytes=total))
             with as_file(wrap(chunks, how)) as file:
@@ -450,11 +455,19 @@ class Layer(Item["LayerRecord"]):
         uids, gids = mappings.outside([info.st_uid for info in infos], [info.st_gid for info in infos])
         return list(uids), list(gids)
 
-    def delete(self) -> None:
-        """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError."""
+    def delete(self, *, progress: Callback | None = None) -> None:
+        """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError.
+
+        `progress` is told how many files are deleted. The layer has gone by then: what it raises only leaves the rest
+        of the files to the next opening of the store.
+        """
+        with metering(progress, "removing") as meter:
+            self._delete(meter)
+
+    def _delete(self, meter: Meter | None) -> None:
         owner = self._collection
         with (
-            owner.files.bins() as bins,
+            owner.files.bins(meter) as bins,
             owner._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
         ):
             self._own(editors.layers)
@@ -517,16 +530,22 @@ class Layer(Item["LayerRecord"]):
         return _counted(assemble(split, root.open_file), record)
 
     def _generated(
-        self, stack: ExitStack, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None
+        self,
+        stack: ExitStack,
+        layers: View[LayerRecord],
+        record: LayerRecord,
+        against: Layer | str | None,
+        progress: Callback | None = None,
     ) -> Iterator[bytes]:
         from layerhold.archive import changes, export
 
         base, contents = self._compared(stack, layers, record, against)
         whole = base is None
         maps = self._maps(layers, record, against)
+        meter = None if progress is None else Meter(progress, "comparing")
         return export.tar(
             contents.path,
-            changes=None if whole else changes.between(base, contents.path, maps=maps, **_how(contents)),
+            changes=None if whole else changes.between(base, contents.path, maps=maps, meter=meter, **_how(contents)),
             mappings=record.mappings,
             **_how(contents),
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from layerhold.check import Problem, Report
+    from layerhold.progress import Meter
     from layerhold.records.model import ImageRecord, LayerRecord, Record
     from layerhold.store import Store
     from layerhold.tables import Views
@@ -43,21 +44,21 @@ def plan(store: Store, report: Report, *, containers: bool) -> list[Removal]:
         return list(_Plan(views, report).removals(containers))
 
 
-def carry_out(store: Store, planned: list[Removal]) -> list[Removal]:
+def carry_out(store: Store, planned: list[Removal], meter: Meter | None = None) -> list[Removal]:
     """Remove what was planned; give it back with the reason where something could not be removed."""
-    return [removal if removal.error else _removed(store, removal) for removal in planned]
+    return [removal if removal.error else _removed(store, removal, meter) for removal in planned]
 
 
-def _removed(store: Store, removal: Removal) -> Removal:
+def _removed(store: Store, removal: Removal, meter: Meter | None) -> Removal:
     try:
         if removal.kind == CONTAINER:
-            store.containers[removal.id].delete()
+            store.containers[removal.id]._delete(meter)
         elif removal.kind == IMAGE:
-            store.images[removal.id].delete()
+            store.images[removal.id]._delete(meter)
         elif removal.kind == LAYER:
-            store.layers[removal.id].delete()
+            store.layers[removal.id]._delete(meter)
         else:
-            _remove_files(store, removal.id)
+            _remove_files(store, removal.id, meter)
     except NotFound:
         return removal  # it is gone: with its image, or by somebody else
     except (StorageError, OSError) as error:
@@ -65,9 +66,9 @@ def _removed(store: Store, removal: Removal) -> Removal:
     return removal
 
 
-def _remove_files(store: Store, id: str) -> None:
+def _remove_files(store: Store, id: str, meter: Meter | None) -> None:
     files = store._files
-    with files.bins() as bins, store._tables.writing("layers", "images", "containers") as editors:
+    with files.bins(meter) as bins, store._tables.writing("layers", "images", "containers") as editors:
         if id not in references.named_layers(editors):
             files.driver.unmount(id)
             files.driver.remove(id, bins.driver)

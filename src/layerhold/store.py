@@ -22,6 +22,7 @@ from layerhold.layer_files import LayerFiles
 from layerhold.layers import Layer, Layers
 from layerhold.layout import Layout, check_roots
 from layerhold.lock import LockFile
+from layerhold.progress import metering
 from layerhold.tables import HeldForReading, HeldForWriting
 from layerhold.tree.files import make_dirs
 from layerhold.userns import Userns
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
     from layerhold.images import Image
     from layerhold.layers import Mount
+    from layerhold.progress import Callback
     from layerhold.records.model import MountRecord
     from layerhold.repair import Removal
     from layerhold.tables import AnyTables
@@ -181,14 +183,17 @@ class Store:
         """Count the uses of the mount of a container or layer."""
         return self._mounted(ref).mount_count
 
-    def delete(self, ref: str) -> None:
-        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse."""
+    def delete(self, ref: str, *, progress: Callback | None = None) -> None:
+        """Remove a container, an image (its layers stay) or a layer, if nobody needs it. Raises NotFound, InUse.
+
+        `progress` as in `Layer.delete`.
+        """
         if (container := self.containers.own(ref)) is not None:
-            container.delete()
+            container.delete(progress=progress)
         elif (image := self.images.own(ref)) is not None:
-            image.delete(with_layers=False)
+            image.delete(with_layers=False, progress=progress)
         elif (layer := self.layers.own(ref)) is not None:
-            layer.delete()
+            layer.delete(progress=progress)
         else:
             raise LayerUnknown(ref)
 
@@ -221,22 +226,29 @@ class Store:
         """Say which version of the library this is."""
         return [("Version", VERSION)]
 
-    def wipe(self) -> None:
-        """Remove all containers, then all images, then all layers, and what else there is without a record."""
-        for container in self.containers:
-            container.delete()
-        for image in self.images:
-            if not image.read_only:
-                image.delete(with_layers=False)
-        with (
-            self.layers.files.bins() as bins,
-            self._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
-        ):
-            going = references.unneeded(editors, [layer.id for layer in editors.layers.own])
-            self.layers.files.remove(editors.layers, going, bins)
-            for id in going:
-                editors.mounts.remove(id)
-        self.collect_garbage()
+    def wipe(self, *, progress: Callback | None = None) -> None:
+        """Remove all containers, then all images, then all layers, and what else there is without a record.
+
+        `progress` is told how many files are deleted. What it raises ends the wiping between two items, and what is
+        left of the files of one goes with the next opening of the store.
+        """
+        from layerhold import garbage
+
+        with metering(progress, "removing") as meter:
+            for container in self.containers:
+                container._delete(meter)
+            for image in self.images:
+                if not image.read_only:
+                    image._delete(meter, with_layers=False)
+            with (
+                self.layers.files.bins(meter) as bins,
+                self._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
+            ):
+                going = references.unneeded(editors, [layer.id for layer in editors.layers.own])
+                self.layers.files.remove(editors.layers, going, bins)
+                for id in going:
+                    editors.mounts.remove(id)
+            garbage.collect(self, meter)
 
     def check(
         self,
@@ -248,11 +260,13 @@ class Store:
         container_data: bool = True,
         mountable: bool = True,
         unreferenced_for: float = 86400.0,
+        progress: Callback | None = None,
     ) -> Report:
         """Look for damage, and change nothing. `unreferenced_for` is how long nothing may need a layer, in seconds.
 
         `layer_contents` compares the files' owners, modes and times with what came in; it takes `layer_digests` and
-        `mountable`. Raises DamagedFile (records that cannot be read), OSError.
+        `mountable`. `progress` is told how much of the layers is read. Raises DamagedFile (records that cannot be
+        read), OSError.
         """
         from layerhold.check import Scope, check
 
@@ -265,33 +279,46 @@ class Store:
             mountable=mountable,
             unreferenced_for=unreferenced_for,
         )
-        return check(self, scope)
+        return check(self, scope, progress)
 
-    def repair(self, report: Report, *, containers: bool = False, dry_run: bool = False) -> list[Removal]:
+    def repair(
+        self, report: Report, *, containers: bool = False, dry_run: bool = False, progress: Callback | None = None
+    ) -> list[Removal]:
         """Remove what `report` calls damaged, its containers too if `containers`; with `dry_run` only say what goes.
 
-        What something else needs, or was made anew since the report, stays; the removals say so. Raises OSError.
+        What something else needs, or was made anew since the report, stays; the removals say so. `progress` as in
+        `wipe`. Raises OSError.
         """
         from layerhold import repair
 
         planned = repair.plan(self, report, containers=containers)
-        return planned if dry_run else repair.carry_out(self, planned)
+        if dry_run:
+            return planned
+        with metering(progress, "removing") as meter:
+            return repair.carry_out(self, planned, meter)
 
-    def dedup(self, *, method: str = "crc") -> Deduplicated:
+    def dedup(self, *, method: str = "crc", progress: Callback | None = None) -> Deduplicated:
         """Let equal files of images share their blocks, where the file system can; nothing that is read changes.
 
-        `method` chooses what is compared: files of the same "size", or of the same size and "crc" or "sha256". Raises
-        ValueError for another one, OSError.
+        `method` chooses what is compared: files of the same "size", or of the same size and "crc" or "sha256".
+        `progress` is told how many files are looked at, then how many of those that might be equal; when it ends that,
+        what is shared stays so. Raises ValueError for another method, OSError.
         """
         from layerhold.dedup import dedup
 
-        return dedup(self, method)
+        return dedup(self, method, progress)
 
-    def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
-        """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError."""
+    def collect_garbage(self, *, dry_run: bool = False, progress: Callback | None = None) -> list[Garbage]:
+        """Remove files that no record has, and say what they were; with `dry_run` only say so. Raises OSError.
+
+        `progress` as in `Layer.delete`.
+        """
         from layerhold import garbage
 
-        return garbage.find(self) if dry_run else garbage.collect(self)
+        if dry_run:
+            return garbage.find(self)
+        with metering(progress, "removing") as meter:
+            return garbage.collect(self, meter)
 
     def shutdown(self, *, force: bool = False) -> None:
         """Undo what was set up for the driver's whole home.

@@ -27,6 +27,7 @@ from contextlib import ExitStack
 
 from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key
 from layerhold.errors import StorageError
+from layerhold.progress import counted
 from layerhold.tree.root import Root
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Meter
 
     Maps = tuple[IdMappings | None, IdMappings | None]
     Name = tuple[bytes, bool, bool]
@@ -71,20 +73,22 @@ def between(
     lowers: Sequence[str] | None,
     xattr_prefix: str = "trusted.overlay.",
     maps: Maps | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[Change]:
     """Say what the tree at `path` (as a driver describes it) changes against the whole tree `base`. Raises OSError.
 
-    `maps` say who the owners of `base`, and those of `path`, are in a container, if these are not the same.
+    `maps` say who the owners of `base`, and those of `path`, are in a container, if these are not the same. The meter
+    counts the names that are looked at.
     """
     with ExitStack() as stack:
         new = stack.enter_context(Root(path))
         if lowers is not None and deletions == OVERLAY_MARKS:
             below = [stack.enter_context(Root(lower)) for lower in lowers]
-            listed = _with_parents(_Layer(new, below, opaque_key(xattr_prefix)).changes(), also_modified=False)
+            listed = _with_parents(_Layer(new, below, opaque_key(xattr_prefix)).changes(meter), also_modified=False)
         elif base is None:
-            listed = _with_parents(_everything(new), also_modified=False)
+            listed = _with_parents(_everything(new, meter), also_modified=False)
         else:
-            found = _compared(stack.enter_context(Root(base)), new, maps)
+            found = _compared(stack.enter_context(Root(base)), new, maps, meter)
             listed = iter(sorted(_with_parents(found, also_modified=True)))
         for name, kind in listed:
             yield Change(b"/" + name, kind)
@@ -98,12 +102,15 @@ def diff_size(
     lowers: Sequence[str] | None,
     xattr_prefix: str = "trusted.overlay.",
     maps: Maps | None = None,
+    meter: Meter | None = None,
 ) -> int:
     """Count the bytes of the files (no directories) that were added or modified, each inode once."""
     total = 0
     seen: set[tuple[int, int]] = set()
     with Root(path) as root:
-        for change in between(base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix, maps=maps):
+        for change in between(
+            base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix, maps=maps, meter=meter
+        ):
             if change.kind == DELETE:
                 continue
             info = root.lstat(change.path[1:])
@@ -182,8 +189,8 @@ def _above(directory: bytes) -> list[bytes]:
     return [b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def _everything(root: Root) -> Iterator[Found]:
-    for path, is_directory, _ in walk(root):
+def _everything(root: Root, meter: Meter | None) -> Iterator[Found]:
+    for path, is_directory, _ in counted(walk(root), meter):
         yield path, ADD, is_directory
 
 
@@ -196,8 +203,8 @@ class _Layer:
         # For each directory on the way: the lowers in which it is to be seen, nearest first.
         self._visible: dict[bytes, Sequence[Root]] = {b"": lowers}
 
-    def changes(self) -> Iterator[Found]:
-        for path, is_directory, is_special in walk(self._root):
+    def changes(self, meter: Meter | None) -> Iterator[Found]:
+        for path, is_directory, is_special in counted(walk(self._root), meter):
             kind = DELETE if is_special and is_hidden(self._root.lstat(path)) else self._kind(path, is_directory)
             if kind is not None:
                 yield path, kind, is_directory
@@ -260,10 +267,10 @@ class _Layer:
         return root.xattrs(path, self._opaque.__eq__).get(self._opaque) == b"y"
 
 
-def _compared(old: Root, new: Root, maps: Maps | None) -> Iterator[Found]:
+def _compared(old: Root, new: Root, maps: Maps | None, meter: Meter | None) -> Iterator[Found]:
     """Walk two whole trees side by side. An ordinary user's copies are his own, so owners say nothing there."""
     ordinary = os.geteuid() != 0
-    stack = [_paired(old, new, b"")]
+    stack = [counted(_paired(old, new, b""), meter)]
     while stack:
         for path, before, after in stack[-1]:
             if after is None:
@@ -279,7 +286,8 @@ def _compared(old: Root, new: Root, maps: Maps | None) -> Iterator[Found]:
                 if not (ordinary or _same_owner(one, other, maps)) or _differ(old, new, path, one, other):
                     yield path, MODIFY, is_directory
             if is_directory:
-                stack.append(_paired(old if before is not None and before[1] else None, new, path))
+                within = old if before is not None and before[1] else None
+                stack.append(counted(_paired(within, new, path), meter))
                 break
         else:
             stack.pop()

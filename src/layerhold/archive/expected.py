@@ -26,6 +26,7 @@ from functools import partial
 from layerhold.archive.entry import clean
 from layerhold.archive.whiteouts import META_PREFIX, OPAQUE_NAME, PREFIX, is_hidden, is_mark, join
 from layerhold.errors import StorageError
+from layerhold.progress import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from layerhold.archive.entry import Entry
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Meter
     from layerhold.tree.root import Root
 
     Look = tuple[int, int, int, int, int, int]
@@ -226,14 +228,20 @@ class Expected:
     # --- comparing
 
     def differences(
-        self, root: Root, *, marks: bool = False, mappings: IdMappings | None = None, owners: bool = True
+        self,
+        root: Root,
+        *,
+        marks: bool = False,
+        mappings: IdMappings | None = None,
+        owners: bool = True,
+        meter: Meter | None = None,
     ) -> list[str]:
         """Say how the tree below `root` differs, by path: `+/added`, `-/gone/`, `/changed(field:a￫b)`, as Go says it.
 
         With `marks` overlay's marks of deleted names are passed over. The owners on disk are those that `mappings`
-        give; without `owners` they are not compared. Raises OSError.
+        give; without `owners` they are not compared. The meter counts what is looked at. Raises OSError.
         """
-        comparison = _Comparison(root, marks, mappings, _STRICT if owners else _OWNER)
+        comparison = _Comparison(root, marks, mappings, _STRICT if owners else _OWNER, meter)
         comparison.left.append((b"", self._root))
         while comparison.left:
             comparison.visit(*comparison.left.pop())
@@ -243,8 +251,11 @@ class Expected:
 class _Comparison:
     """One comparison on its way: the directories that are left, and what was found, with the paths that it is about."""
 
-    def __init__(self, root: Root, marks: bool, mappings: IdMappings | None, skipped: frozenset[int]) -> None:
+    def __init__(
+        self, root: Root, marks: bool, mappings: IdMappings | None, skipped: frozenset[int], meter: Meter | None
+    ) -> None:
         self._root = root
+        self._meter = meter
         self._marks = marks
         self._mappings = mappings
         self._skipped = skipped
@@ -255,7 +266,7 @@ class _Comparison:
         """Compare what is in a directory with what should be; `node` is None for one that should not be there."""
         expected = (node.children if node else None) or {}
         seen = set()
-        for name, info in _listing(self._root, directory):
+        for name, info in counted(_listing(self._root, directory), self._meter):
             if not (self._marks and is_hidden(info)) and self._is_known(
                 join(directory, name), info, expected.get(name)
             ):

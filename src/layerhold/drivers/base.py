@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
 
 # How a tree shows that a name of a lower layer is gone.
@@ -122,10 +123,17 @@ class Driver(Protocol):
     def path(self, id: str) -> str:
         """Say where the directory of layer `id` is, or would be. Raises InvalidID."""
 
-    def building(self, id: str, parent: str | None, spec: LayerSpec) -> AbstractContextManager[Build]:
-        """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError."""
+    def building(
+        self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
+    ) -> AbstractContextManager[Build]:
+        """Make a place aside for layer `id` over `parent` (no lock held). Raises OSError, DriverError.
 
-    def duplicating(self, id: str, template: str, spec: LayerSpec) -> AbstractContextManager[Build]:
+        `progress` is told of files that this takes copies of.
+        """
+
+    def duplicating(
+        self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
+    ) -> AbstractContextManager[Build]:
         """Make a place aside for layer `id`, with all that layer `template` has, over what that one stands on.
 
         The two do not depend on one another (no lock held). Raises as `building` does.
@@ -143,10 +151,10 @@ class Driver(Protocol):
     def own_files(self, id: str) -> AbstractContextManager[Contents]:
         """Give the directory that holds what was brought in with layer `id` itself, for reading tar-split contents."""
 
-    def rebuilding(self, id: str) -> AbstractContextManager[Build]:
+    def rebuilding(self, id: str, progress: Callback | None = None) -> AbstractContextManager[Build]:
         """Make a copy aside of what layer `id` itself holds, to be changed; `publish` puts it in the old one's place.
 
-        Lock held exclusively.
+        `progress` is told of the copying. Lock held exclusively.
         """
 
     def maps_at_mount(self) -> bool:
@@ -161,8 +169,11 @@ class Driver(Protocol):
     def is_mounted(self, id: str) -> bool:
         """Tell whether the kernel has layer `id` mounted (always true for drivers that need no mount)."""
 
-    def trash(self) -> AbstractContextManager[Bin]:
-        """Open a directory aside for `remove`; entered before the locks are taken, emptied at the end of the block."""
+    def trash(self, meter: Meter | None = None) -> AbstractContextManager[Bin]:
+        """Open a directory aside for `remove`; entered before the locks are taken, emptied at the end of the block.
+
+        The meter counts what is deleted then.
+        """
 
     def remove(self, id: str, trash: Bin) -> None:
         """Move layer `id` into the trash; a layer that is not there is no error (lock held exclusively)."""

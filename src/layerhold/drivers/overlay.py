@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mount import MountSpec
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
 
 
@@ -107,7 +108,9 @@ class OverlayDriver:
         return id
 
     @contextmanager
-    def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
+    def building(
+        self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
+    ) -> Iterator[Build]:
         """Make the layer's directory aside."""
         self._refuse_mount_program()
         home = self._homes.for_new(writable=spec.writable)
@@ -116,28 +119,30 @@ class OverlayDriver:
             place = temporary.place()
             self._make(place, parent, spec)
             if parent and spec.remapped:
-                self._copy_remapped(place, parent, spec)
+                self._copy_remapped(place, parent, spec, progress)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
             yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
 
     @contextmanager
-    def duplicating(self, id: str, template: str, spec: LayerSpec) -> Iterator[Build]:
+    def duplicating(
+        self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
+    ) -> Iterator[Build]:
         """Copy the template's own files aside, those in older uppers too."""
         from layerhold.tree.copy import copy_tree
 
         source = self.path(template)
         diff = self._diff(template)
         with self.building(id, self._stack.parent(template), spec) as build:
-            copy_tree(diff, build.contents.path)
+            copy_tree(diff, build.contents.path, progress=progress)
             for older in older_uppers(source):
                 place = os.path.join(os.path.dirname(build.contents.path), os.path.basename(older))
                 os.mkdir(place, 0o700)
-                copy_tree(older, place)
+                copy_tree(older, place, progress=progress)
             yield build
 
     @contextmanager
-    def rebuilding(self, id: str) -> Iterator[Build]:
+    def rebuilding(self, id: str, progress: Callback | None = None) -> Iterator[Build]:
         """Copy the layer's own files aside, to be changed and put back in their place."""
         from layerhold.tree.copy import copy_tree
 
@@ -147,7 +152,7 @@ class OverlayDriver:
         with self._asides[self._homes.of(id)].open() as temporary:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
-            copy_tree(self._diff(id), place)
+            copy_tree(self._diff(id), place, progress=progress)
             contents = Contents(path=place, deletions=OVERLAY_MARKS, lowers=self._stack.lowers(id))
             yield _ChangedLayer(contents, self._diff(id))
 
@@ -223,10 +228,10 @@ class OverlayDriver:
             return False
 
     @contextmanager
-    def trash(self) -> Iterator[Bin]:
+    def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
         """Open a directory aside for what is removed, in each home that has layers of the store's own."""
         with ExitStack() as stack:
-            bins = {home: stack.enter_context(aside.open()) for home, aside in self._asides.items()}
+            bins = {home: stack.enter_context(aside.open(meter)) for home, aside in self._asides.items()}
             yield SeveralBins(bins) if len(bins) > 1 else bins[self.home]
 
     def remove(self, id: str, trash: Bin) -> None:
@@ -322,7 +327,7 @@ class OverlayDriver:
                 file.write(text)
                 os.fchmod(file.fileno(), 0o644)
 
-    def _copy_remapped(self, place: str, parent: str, spec: LayerSpec) -> None:
+    def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:
         """Make an older upper of all that the parent shows, with new owners: Go copies it up to the same place."""
         from layerhold.drivers.ownership import change_owners
         from layerhold.tree.copy import copy_tree
@@ -330,8 +335,9 @@ class OverlayDriver:
         older, diff = os.path.join(place, "diff1"), os.path.join(place, "diff")
         os.mkdir(older, 0o700)
         with self._whole(parent, self._stack.lowers(parent)) as whole:
-            copy_tree(whole, older)
-        change_owners(older, spec.parent_mappings, spec.mappings, skip_root=True, squash=self.squash)
+            copy_tree(whole, older, progress=progress)
+        old, new = spec.parent_mappings, spec.mappings
+        change_owners(older, old, new, skip_root=True, squash=self.squash, progress=progress)
         for name in ("diff", "work"):
             os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
         os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 
 from layerhold.errors import StorageError
 from layerhold.ids.mappings import IdMappings, container_id, host_id
+from layerhold.progress import metering
 from layerhold.tree.walk import directories
 from layerhold.values import Value
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
+    from layerhold.progress import Callback, Meter
     from layerhold.tree.walk import Directory
 
 _CAPABILITY = "security.capability"
@@ -50,13 +52,20 @@ class Counted(Value):
 
 
 def plan(
-    path: str, old: IdMappings | None, new: IdMappings | None, *, skip_root: bool = False, overflow: int | None = None
+    path: str,
+    old: IdMappings | None,
+    new: IdMappings | None,
+    *,
+    skip_root: bool = False,
+    overflow: int | None = None,
+    progress: Callback | None = None,
 ) -> Counted:
     """Say what `change_owners` with the same arguments would do. Raises StorageError as it does, OSError."""
-    survey = _Survey(_Owners(old, new, overflow), skip_root=skip_root)
-    for directory in directories(path):
-        survey.look_at(directory)
-    return survey.counted()
+    with metering(progress, "looking at owners") as meter:
+        survey = _Survey(_Owners(old, new, overflow), skip_root=skip_root, meter=meter)
+        for directory in directories(path):
+            survey.look_at(directory)
+        return survey.counted()
 
 
 def change_owners(
@@ -68,19 +77,22 @@ def change_owners(
     squash: bool = False,
     overflow: int | None = None,
     workers: int = 1,
+    progress: Callback | None = None,
 ) -> Counted:
     """Change the owners of all files in the directory `path`, and its own unless `skip_root`, from `old` to `new` maps.
 
     An ID that one of the maps does not cover becomes `overflow`; without it that raises StorageError, which names the
     file, before anything is changed. `squash` leaves files as they are whose owners this user or the file system cannot
-    set. `workers` are threads; more than one pays on an overlay. Raises OSError, which names the file; then part of the
-    tree is changed.
+    set. `workers` are threads; more than one pays on an overlay. `progress` is told how many files are looked at and
+    changed; what it raises passes through. Raises OSError, which names the file; then part of the tree is changed.
     """
     owners = _Owners(old, new, overflow)
     if owners.same:
-        return plan(path, old, new, skip_root=skip_root)
-    plan(path, old, new, skip_root=skip_root, overflow=overflow)
-    return _Rewriting(path, _Survey(owners, skip_root=skip_root), squash=squash).run(workers)
+        return plan(path, old, new, skip_root=skip_root, progress=progress)
+    planned = plan(path, old, new, skip_root=skip_root, overflow=overflow, progress=progress)
+    with metering(progress, "changing owners", total_entries=planned.files) as meter:
+        survey = _Survey(owners, skip_root=skip_root, meter=meter)
+        return _Rewriting(path, survey, squash=squash).run(workers)
 
 
 class _Owners:
@@ -142,8 +154,9 @@ class _Link:
 class _Survey:
     """Finds what is to be changed, and counts it. `links` are the names that are not changed by themselves."""
 
-    def __init__(self, owners: _Owners, *, skip_root: bool) -> None:
+    def __init__(self, owners: _Owners, *, skip_root: bool, meter: Meter | None) -> None:
         self.links: list[_Link] = []
+        self._meter = meter
         self._owners = owners
         self._skip_root = skip_root
         self._seen: dict[tuple[int, int], _Change | None] = {}
@@ -177,6 +190,8 @@ class _Survey:
 
     def _look(self, name: str, path: str, info: os.stat_result) -> _Change | None:
         self._files += 1
+        if self._meter is not None:
+            self._meter.add(entries=1)
         owner = self._owners.of(info, path)
         if owner == (info.st_uid, info.st_gid):
             return None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
@@ -72,7 +73,9 @@ class VfsDriver:
         return id
 
     @contextmanager
-    def building(self, id: str, parent: str | None, spec: LayerSpec) -> Iterator[Build]:
+    def building(
+        self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
+    ) -> Iterator[Build]:
         """Copy the parent aside, or make an empty directory there."""
         from layerhold import labels
         from layerhold.drivers.ownership import change_owners
@@ -84,26 +87,28 @@ class VfsDriver:
             os.mkdir(place, 0o700)
             labels.relabel(place, labels.shared_file_label())  # what is made in it inherits it
             if parent is not None:
-                self._copy(parent, place, call="Stat")
+                self._copy(parent, place, progress, call="Stat")
                 if spec.remapped:
-                    change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash)
+                    change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash, progress=progress)
             else:
                 os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
             yield _Build(place, final)
 
-    def duplicating(self, id: str, template: str, spec: LayerSpec) -> AbstractContextManager[Build]:
+    def duplicating(
+        self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
+    ) -> AbstractContextManager[Build]:
         """Copy the template aside."""
-        return self.building(id, template, spec)
+        return self.building(id, template, spec, progress)
 
     @contextmanager
-    def rebuilding(self, id: str) -> Iterator[Build]:
+    def rebuilding(self, id: str, progress: Callback | None = None) -> Iterator[Build]:
         """Copy the layer aside, to be changed and put back in its place."""
         with self._asides[self._homes.of(id)].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)
-            self._copy(id, place)
+            self._copy(id, place, progress)
             yield _Build(place, self.path(id))
 
     @contextmanager
@@ -140,10 +145,10 @@ class VfsDriver:
         return self.exists(id)
 
     @contextmanager
-    def trash(self) -> Iterator[Bin]:
+    def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
         """Open a directory aside for what is removed, in each home that has layers of the store's own."""
         with ExitStack() as stack:
-            bins = {home: stack.enter_context(aside.open()) for home, aside in self._asides.items()}
+            bins = {home: stack.enter_context(aside.open(meter)) for home, aside in self._asides.items()}
             yield SeveralBins(bins) if len(bins) > 1 else bins[self._homes.own]
 
     def remove(self, id: str, trash: Bin) -> None:
@@ -179,10 +184,10 @@ class VfsDriver:
     def shutdown(self) -> None:
         """Do nothing: nothing was set up."""
 
-    def _copy(self, id: str, place: str, *, call: str = "stat") -> None:
+    def _copy(self, id: str, place: str, progress: Callback | None, *, call: str = "stat") -> None:
         from layerhold.tree.copy import copy_tree
 
-        copy_tree(self._there(id, call=call), place)
+        copy_tree(self._there(id, call=call), place, progress=progress)
 
     def _there(self, id: str, *, call: str = "stat") -> str:
         """Give the directory. Raises LayerWithoutFiles, which names the call that Go's program makes here."""

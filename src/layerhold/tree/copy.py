@@ -17,24 +17,30 @@ import os
 import stat
 from contextlib import contextmanager
 
+from layerhold.progress import metering
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from layerhold.progress import Callback, Meter
+
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = _READ | os.O_DIRECTORY
 _BLOCK = 1 << 20
+_PIECE = 64 << 20  # in one call of the kernel's, so that a long copy can be told of and ended
 _KEPT_OPEN = 100
 _LONGEST = 4000  # bytes in one call, a little less than the kernel's PATH_MAX
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
 
 
-def copy_tree(src: str, dst: str) -> None:
+def copy_tree(src: str, dst: str, *, progress: Callback | None = None) -> None:
     """Copy all that is in the directory `src` into the directory `dst`, which exists and is empty, and make it alike.
 
-    Raises OSError, which names the file.
+    `progress` is told how much is copied; what it raises passes through. Raises OSError, which names the file.
     """
-    _Copy().run(src, dst)
+    with metering(progress, "copying") as meter:
+        _Copy(meter).run(src, dst)
 
 
 class _Frame:
@@ -71,11 +77,12 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 class _Copy:
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter | None) -> None:
+        self._meter = meter
         self._links: dict[tuple[int, int], str] = {}
         self._root = -1
         self._ordinary = os.geteuid() != 0
-        self._ways: list[Callable[[int, int, int], bool]] = [_clone, _copy_in_kernel, _copy_by_hand]
+        self._ways: list[Callable[[int, int, int, Meter | None], bool]] = [_clone, _copy_in_kernel, _copy_by_hand]
 
     def run(self, src: str, dst: str) -> None:
         self._root = os.open(dst, _DIRECTORY)
@@ -142,9 +149,11 @@ class _Copy:
             return None  # an overlay lists a whiteout that hides nothing, and has no file of that name
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFDIR:
+            self._count(0)
             os.mkdir(name, 0o700, dir_fd=frame.dst)
             return self._enter(frame.src, name, frame.dst, name)
         if info.st_nlink > 1 and self._linked(frame, name, info, path):
+            self._count(0)
             return None
         if kind == stat.S_IFREG:
             self._file(frame, name, info)
@@ -156,7 +165,12 @@ class _Copy:
             os.mknod(name, node | 0o600, info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0, dir_fd=frame.dst)
             os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
             self._dress_by_name(frame, name, info)
+        self._count(info.st_size if kind == stat.S_IFREG else 0)
         return None
+
+    def _count(self, size: int) -> None:
+        if self._meter is not None:
+            self._meter.add(bytes=size, entries=1)
 
     def _linked(self, frame: _Frame, name: str, info: os.stat_result, path: str) -> bool:
         """Make another name of a file that is copied already; tell whether it was."""
@@ -205,7 +219,7 @@ class _Copy:
             os.close(fd)
 
     def _content(self, src: int, dst: int, size: int) -> None:
-        while size and not self._ways[0](src, dst, size):
+        while size and not self._ways[0](src, dst, size, self._meter):
             self._ways.pop(0)
 
     def _dress(self, src: int, dst: int, info: os.stat_result) -> None:
@@ -238,7 +252,7 @@ class _Copy:
                 raise
 
 
-def _clone(src: int, dst: int, _size: int) -> bool:
+def _clone(src: int, dst: int, _size: int, _meter: Meter | None) -> bool:
     """Let both files share their blocks."""
     from layerhold.linux.files import ficlone
 
@@ -251,14 +265,14 @@ def _clone(src: int, dst: int, _size: int) -> bool:
     return True
 
 
-def _copy_in_kernel(src: int, dst: int, size: int) -> bool:
+def _copy_in_kernel(src: int, dst: int, size: int, meter: Meter | None) -> bool:
     """Copy the parts that are no holes within the kernel."""
     os.ftruncate(dst, size)
     for start, end in _data(src, size):
         at = start
         while at < end:
             try:
-                count = os.copy_file_range(src, dst, end - at, at, at)
+                count = os.copy_file_range(src, dst, min(_PIECE, end - at), at, at)
             except OSError as error:
                 if error.errno in _CANNOT:
                     return False
@@ -266,10 +280,12 @@ def _copy_in_kernel(src: int, dst: int, size: int) -> bool:
             if count == 0:
                 break
             at += count
+            if meter is not None:
+                meter.within(at)
     return True
 
 
-def _copy_by_hand(src: int, dst: int, size: int) -> bool:
+def _copy_by_hand(src: int, dst: int, size: int, meter: Meter | None) -> bool:
     """Read and write the parts that are no holes."""
     os.ftruncate(dst, size)
     for start, end in _data(src, size):
@@ -279,6 +295,8 @@ def _copy_by_hand(src: int, dst: int, size: int) -> bool:
             if not block:
                 break
             at += os.pwrite(dst, block, at)
+            if meter is not None:
+                meter.within(at)
     return True
 
 

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from layerhold.progress import Meter
+
 
 def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> os.stat_result:
     """Put `data` in the place of the file `path`, and say what the new file is.
@@ -162,8 +164,10 @@ def _files_below(path: str) -> Iterator[os.stat_result]:
                     yield entry.stat(follow_symlinks=False)
 
 
-def remove_tree(path: str) -> None:
+def remove_tree(path: str, meter: Meter | None = None) -> None:
     """Remove `path` and all below it; nothing there is no error. Raises OSError, which names the path that resisted.
+
+    The meter counts what is below it.
 
     Links are never followed, mount points never entered (EBUSY), and directories whose owner may not change them are
     opened to him first.
@@ -176,7 +180,7 @@ def remove_tree(path: str) -> None:
     try:
         info = os.stat(name, dir_fd=at, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
-            _Removal(at, name, path).run()
+            _Removal(at, name, path, meter).run()
         else:
             os.unlink(name, dir_fd=at)
     except FileNotFoundError as error:
@@ -193,7 +197,8 @@ class _Removal:
     what lies deep is moved up to the top first.
     """
 
-    def __init__(self, at: int, name: str, path: str) -> None:
+    def __init__(self, at: int, name: str, path: str, meter: Meter | None) -> None:
+        self._meter = meter
         self._at = at
         self._name = name
         self._path = path
@@ -211,6 +216,7 @@ class _Removal:
                     self._open.pop()
                     os.close(fd)
                     os.rmdir(name, dir_fd=self._open[-1][1] if self._open else self._at)
+                    self._count()
         except OSError as error:
             error.filename = self._whole(error.filename)
             raise
@@ -234,6 +240,7 @@ class _Removal:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
+            self._count()
             return
         if len(self._open) == _DEPTH:
             higher = os.urandom(8).hex()
@@ -252,6 +259,11 @@ class _Removal:
                     left.append(entry.name)
                 else:
                     os.unlink(entry.name, dir_fd=fd)
+                    self._count()
+
+    def _count(self) -> None:
+        if self._meter is not None and self._open:
+            self._meter.add(entries=1)
 
 
 _DEPTH = 100  # directories open at once in one removal

@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from layerhold.progress import Meter
+
 _LOCK, _DIRECTORY = "lock-", "temp-dir-"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -83,8 +85,11 @@ class Aside:
         self._before_sweep = before_sweep
 
     @contextmanager
-    def open(self) -> Iterator[TempDir]:
-        """Make a directory aside; it goes, with all that is in it, at the end of the block."""
+    def open(self, meter: Meter | None = None) -> Iterator[TempDir]:
+        """Make a directory aside; it goes, with all that is in it, at the end of the block.
+
+        The meter counts what is in it then. If its callback ends that, the next sweep removes the rest.
+        """
         make_dirs(self.base)
         with self._new_lock() as number:
             path = os.path.join(self.base, _DIRECTORY + number)
@@ -92,7 +97,7 @@ class Aside:
             try:
                 yield TempDir(path)
             finally:
-                self._remove(number)
+                self._remove(number, meter)
 
     def sweep(self) -> None:
         """Remove the directories that nobody works in any more. Raises OSError, after it has tried all of them."""
@@ -141,8 +146,8 @@ class Aside:
     def _lock_path(self, number: str) -> str:
         return os.path.join(self.base, _LOCK + number)
 
-    def _remove(self, number: str) -> None:
-        remove_tree(os.path.join(self.base, _DIRECTORY + number))
+    def _remove(self, number: str, meter: Meter | None = None) -> None:
+        remove_tree(os.path.join(self.base, _DIRECTORY + number), meter)
         os.unlink(self._lock_path(number))
 
 
