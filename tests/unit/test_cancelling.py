@@ -128,6 +128,10 @@ def import_layer(store: Store, progress: Callback) -> None:
     store.layers.create(diff=Slow(a_tar()), progress=progress)
 
 
+def duplicate(store: Store, progress: Callback) -> None:
+    store.layers.copy(LAYER, progress=progress)
+
+
 def check(store: Store, progress: Callback) -> None:
     store.check(progress=progress)
 
@@ -170,6 +174,7 @@ OPERATIONS = [
     (add_to_layer, Told("copying", NAMES, BYTES)),
     (add_to_layer, Told("unpacking", NAMES, len(a_tar()))),
     (import_layer, Told("unpacking", NAMES, len(a_tar()))),
+    (duplicate, Told("copying", NAMES, BYTES)),
     as_root(make_mapped_layer, Told("copying", NAMES, BYTES)),
     as_root(make_mapped_container, Told("copying", NAMES, BYTES)),
     # Each inode once.

@@ -125,9 +125,7 @@ class OverlayDriver:
             yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
 
     @contextmanager
-    def duplicating(
-        self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
-    ) -> Iterator[Build]:
+    def duplicating(self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None) -> Iterator[Build]:
         """Copy the template's own files aside, those in older uppers too."""
         from layerhold.tree.copy import copy_tree
 
