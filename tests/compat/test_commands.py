@@ -25,7 +25,6 @@ from typing import NamedTuple
 import pytest
 
 from layerhold.cli import table
-from layerhold.linux import selinux
 from tests import programs, stores
 from tests.compat import command_rows
 
@@ -361,31 +360,3 @@ def test_global_options(template: Template) -> None:
     rows = command_rows.GLOBAL.strip().splitlines()
     found = [difference for row in rows for difference in compare(template, folder, row)]
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("ref", ["base", "top", "image"])
-def test_delete_refuses_what_is_needed_and_go_does_not(template: Template, ref: str) -> None:
-    """A difference that is meant (docs/compatibility.md)."""
-    folder = template.folder.with_name(f"needed-{template.driver}")
-    ours, go = template.twins(folder)
-    try:
-        before = ours.records()
-        assert (ours.run(f"delete {ref}").status, go.run(f"delete {ref}").status) == (1, 0)
-        assert ours.records() == before
-    finally:
-        stores.clear(folder)
-
-
-def test_a_mount_goes_without_a_label_where_selinux_is_off_and_go_fails(template: Template) -> None:
-    """A difference that is meant (docs/compatibility.md)."""
-    if selinux.enabled():
-        pytest.skip("SELinux is on here: both give the mount its label")
-    folder = template.folder.with_name(f"label-{template.driver}")
-    ours, go = template.twins(folder)
-    line = "mount -l system_u:object_r:container_file_t:s0:c1,c2 box"
-    try:
-        done = ours.run(line)
-        assert (done.status, done.stderr) == (0, "")
-        assert go.run(line).status == (1 if template.driver == "overlay" else 0)
-    finally:
-        stores.clear(folder)

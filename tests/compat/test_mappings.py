@@ -46,6 +46,12 @@ import-layer --hostuidmap --subuidmap x ; create-container --hostgidmap --subgid
 create-layer --subuidmap no-such-user ; create-layer --subgidmap no-such-group ; create-container --subuidmap zz image
 create-layer --uidmap 0:1000:5 -j ; create-layer --gidmap 0:1000:5 -j ; create-layer --hostuidmap -j
 """
+NO_ROOT = """
+~ create-layer -i {missing} --uidmap 5:1000:5 --gidmap 5:1000:5 ; layer {missing}
+~ create-layer -i {missing} -r --uidmap 5:1000:5 --gidmap 5:1000:5 base ; layer {missing}
+~ import-layer -i {missing} --uidmap 5:1000:5 --gidmap 5:1000:5 -f {files}/top.tar ; layer -j {missing}
+~ create-container -i {box} --uidmap 5:1000:5 --gidmap 5:1000:5 image ; layers -j ; mount {box}
+"""
 KINDS = {"vfs": "", "overlay": "", "overlay-copied": "yes"}
 
 
@@ -92,6 +98,13 @@ def test_as_go_does(template: Template, row: str) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("row", NO_ROOT.strip().splitlines())
+def test_maps_without_root_are_for_mounts_alone(template: Template, row: str) -> None:
+    """Where files are copied, both refuse them, each in its own words."""
+    found = compare(template, template.folder.with_name("work"), row)
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("go_makes", [False, True], ids=["ours", "go's"])
 def test_a_container_sees_its_own_owners(template: Template, go_makes: bool) -> None:
     """Made by the one and mounted by the other, too: each file is owned by whom the maps say."""
@@ -117,7 +130,7 @@ def test_a_container_sees_its_own_owners(template: Template, go_makes: bool) -> 
 
 
 def owners(twin: Twin, mount: str, unmount: str) -> dict[bytes, tuple[int, int]]:
-    """Who owns what in a mount. Go's own copies leave some files with the wrong owners: they are left out."""
+    """Who owns what in a mount."""
     path = Path(twin.run(mount).stdout.strip().replace("<store>", str(twin.folder)))
     try:
         found = [file for file in (path, *path.rglob("*")) if os.path.lexists(file)]  # an overlay lists idle whiteouts

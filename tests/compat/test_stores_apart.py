@@ -104,24 +104,6 @@ def test_an_additional_store(folder: tuple[Path, str]) -> None:
     run(empty, ADDITIONAL)
 
 
-def test_an_id_of_an_additional_store_can_be_used_again(folder: tuple[Path, str]) -> None:
-    """Go 1.64 removes the additional store's files of that layer, on overlay."""
-    place, driver = folder
-    additional = made(Template(place / "second", place / "files", driver)).go(place / "second")
-    additional.run("shutdown")
-    content = stores.rows(additional.root / driver)
-    settings = ("--storage-opt", f"{driver}.imagestore={additional.root}")
-    ours = Template(place / "own", place / "files", driver, settings).ours(place / "own")
-    try:
-        assert ours.run("create-layer -i {base} -n own").status == 0
-        assert ours.run("layer own").stdout.splitlines() == [f"ID: {'1' * 64}", "Name: own"]
-        assert ours.run("delete-layer own").status == 0
-        assert ours.run("layer base").stdout.splitlines()[-1] == "Read Only: true"
-        assert stores.rows(additional.root / driver) == content
-    finally:
-        stores.clear(place / "own")
-
-
 WAYS = {
     # Go cannot import a layer that is to be written to here: it renames from one root to the other.
     "split": (("--image-store", "{images}"), TEMPLATE.replace("import-layer", "import-layer -r"), SPLIT),

@@ -247,7 +247,7 @@ def _command_usage(command: Command, name: str, given: Given) -> None:
     from layerhold.cli.descriptions import description
 
     options = "[options [...]] " if command.flags else ""
-    line(f"Usage: {program()} {name} {options}{command.arguments}\n\n{command.help}")
+    line(f"Usage: {program()} {name} {options}{command.arguments}".rstrip() + f"\n\n{command.help}")
     if about := description(command.names[0]):
         line(f"\n{about}")
     if flags := _flags(command):
