@@ -303,8 +303,9 @@ def test_maps_that_no_kernel_takes_are_refused(twins: Pair, maps: str) -> None:
 def test_a_copy_leaves_no_owner_out(twins: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_CONTAINERS_OVERLAY_DISABLE_IDMAP", "yes")
     both(twins, "import-layer -i x -f {files}/foreign.tar", "create-image -i y -n y x")
-    for line in ("create-layer -i z {} x", "create-container -i {{box}} {} y"):
-        assert statuses(twins, line.format("--uidmap 0:1000:5 --gidmap 0:1000:5")) == (1, 0)
+    short = "--uidmap 0:1000:5 --gidmap 0:1000:5"
+    assert statuses(twins, f"create-layer -i z {short} x") == (1, 0)
+    assert statuses(twins, f"create-container -i new {short} y") == (1, 0)
     assert mounted(twins[1], "z").joinpath("file").stat().st_uid == NOBODY
 
 
