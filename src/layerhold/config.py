@@ -182,7 +182,7 @@ def _roots(settings: Settings, env: Mapping[str, str], notes: list[str]) -> tupl
     from layerhold import roots
 
     graph, run = settings.last("storage.graphroot"), settings.last("storage.runroot")
-    if os.geteuid() != 0:
+    if roots.user(env) != 0:
         rootless = settings.last("storage.rootless_storage_path")
         if rootless is not None and graph is not None and graph.value:
             notes.append(f"{rootless.origin}: {rootless.key} is passed over, since graphroot is set in {graph.origin}")

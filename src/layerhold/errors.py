@@ -128,6 +128,10 @@ class LayerNotMounted(StorageError):  # noqa: D101
     sentence = "layer is not mounted"
 
 
+class PartialImagesDisabled(StorageError):  # noqa: D101
+    sentence = "partial images are disabled"
+
+
 class ParentIsContainer(StorageError):  # noqa: D101
     sentence = "would-be parent layer is a container"
 

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def user(env: Mapping[str, str]) -> int:
+    """Say who the user is: in a user namespace that Podman or Layerhold made, the one who is root there (0 is root)."""
+    outside = env.get("_CONTAINERS_ROOTLESS_UID", "")
+    if os.geteuid() == 0 and env.get("_CONTAINERS_USERNS_CONFIGURED") and outside.isascii() and outside.isdigit():
+        return int(outside)
+    return os.geteuid()
+
+
 def graphroot(env: Mapping[str, str]) -> str:
     """Say where layers and images are kept."""
-    if os.geteuid() == 0:
+    if user(env) == 0:
         return "/var/lib/containers/storage"
     data = env.get("XDG_DATA_HOME") or os.path.join(home(env), ".local/share")
     return os.path.join(data, "containers/storage")
@@ -31,9 +39,9 @@ def graphroot(env: Mapping[str, str]) -> str:
 
 def runroot(env: Mapping[str, str]) -> str:
     """Say where what need not outlive a reboot is kept. Raises BadConfig if there is no safe place for it."""
-    if os.geteuid() == 0:
+    if user(env) == 0:
         return "/run/containers/storage"
-    return os.path.join(_runtime_directory(env, os.geteuid()), "containers")
+    return os.path.join(_runtime_directory(env, user(env)), "containers")
 
 
 def settings(env: Mapping[str, str]) -> str:
@@ -48,9 +56,9 @@ def home(env: Mapping[str, str]) -> str:
         import pwd
 
         try:
-            found = pwd.getpwuid(os.geteuid()).pw_dir
+            found = pwd.getpwuid(user(env)).pw_dir
         except KeyError:
-            raise BadConfig(f"user {os.geteuid()} has no home: HOME is not set, and /etc/passwd has no entry") from None
+            raise BadConfig(f"user {user(env)} has no home: HOME is not set, and /etc/passwd has no entry") from None
     return os.path.realpath(found)
 
 
@@ -63,7 +71,7 @@ def expand(path: str, env: Mapping[str, str]) -> str:
     return re.sub(
         r"\$(?:\{([^}]+)\}|(\{\}|\{)|([*#$@!?0-9-])|([A-Za-z0-9_]+))",
         lambda match: env.get(match[1] or match[4] or "", ""),
-        path.replace("$UID", str(os.geteuid())),
+        path.replace("$UID", str(user(env))),
     )
 
 
@@ -75,7 +83,7 @@ def writable(path: str) -> bool:
     return os.access(path, os.W_OK | os.X_OK)
 
 
-def _runtime_directory(env: Mapping[str, str], user: int) -> str:
+def _runtime_directory(env: Mapping[str, str], number: int) -> str:
     named = env.get("XDG_RUNTIME_DIR")
     if named:
         try:
@@ -84,24 +92,24 @@ def _runtime_directory(env: Mapping[str, str], user: int) -> str:
             raise BadConfig(
                 f"lstat {named}: {_reason(error)}", hint="XDG_RUNTIME_DIR names it: unset it, or make the directory"
             ) from error
-    if _private(f"/run/user/{user}", user):
-        return f"/run/user/{user}"
-    fallback = os.path.join(env.get("TMPDIR") or "/tmp", f"storage-run-{user}")  # noqa: S108 - Go's place, made 0700
+    if _private(f"/run/user/{number}"):
+        return f"/run/user/{number}"
+    fallback = os.path.join(env.get("TMPDIR") or "/tmp", f"storage-run-{number}")  # noqa: S108 - Go's place, made 0700
     try:
         os.makedirs(fallback, mode=0o700, exist_ok=True)
     except OSError as error:
         raise BadConfig(f"mkdir {fallback}: {_reason(error)}") from error
-    if not _private(fallback, user):
+    if not _private(fallback):
         raise BadConfig(f'path "{fallback}" exists and it is not writeable only by the current user')
     return fallback
 
 
-def _private(path: str, user: int) -> bool:
+def _private(path: str) -> bool:
     try:
         found = os.lstat(path)
     except OSError:
         return False
-    return found.st_uid == user and found.st_mode & 0o170022 == 0o040000
+    return found.st_uid == os.geteuid() and found.st_mode & 0o170022 == 0o040000
 
 
 def _reason(error: OSError) -> str:

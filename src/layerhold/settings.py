@@ -141,7 +141,7 @@ def _main(env: Mapping[str, str]) -> list[str]:
 
 
 def _drop_ins(env: Mapping[str, str]) -> list[str]:
-    user = os.geteuid()
+    user = roots.user(env)
     users = ("storage.rootful.conf.d",) if user == 0 else ("storage.rootless.conf.d", f"storage.rootless.conf.d/{user}")
     places = [os.path.join(place, name) for place in SYSTEM for name in ("storage.conf.d", *users)]
     by_name = {}

@@ -70,6 +70,9 @@ layers --
 layers -- -j
 layers -=
 layers -jx
+layers -U=false
+--unshare=false layers
+layers -U=maybe
 layers -xj
 layers --graph
 layers --storage-opt
@@ -131,6 +134,10 @@ ROWS: dict[str, str] = {
         applydiff -f {files}/no-such-file empty
         ~ applydiff empty <config
         applydiff box <base.tar
+        """,
+    "applydiff-using-staging-dir": """
+        applydiff-using-staging-dir base {files}
+        applydiff-using-staging-dir no-such-layer {files}/no-such-file
         """,
     "create-image": """
         create-image -i {missing} -n new top
@@ -650,6 +657,12 @@ ROWS: dict[str, str] = {
         copy -o :9 {files}/config base:/x
         copy {files}/config base:/x ; mounted base
         copy {files}/config base:/ ; mounted base
+        """,
+    # Go's program, run by root without subordinate IDs, calls itself until its environment is full.
+    "unshare": """
+        unshare --help
+        unshare --no-such-flag
+        unshare -Z
         """,
     "status": """
         status

@@ -86,3 +86,12 @@ def test_variables_in_paths(path: str, expected: str) -> None:
 def test_writable(tmp_path: Path) -> None:
     assert roots.writable(f"{tmp_path}/a/b/c")
     assert not roots.writable("/proc/self/x")
+
+
+def test_root_of_a_user_namespace_is_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    env = {"HOME": "/", "_CONTAINERS_USERNS_CONFIGURED": "done", "_CONTAINERS_ROOTLESS_UID": "1234"}
+    assert (roots.user(env), roots.graphroot(env)) == (1234, "/.local/share/containers/storage")
+    assert roots.user({**env, "_CONTAINERS_USERNS_CONFIGURED": ""}) == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 5)
+    assert roots.user(env) == 5

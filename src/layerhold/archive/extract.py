@@ -45,6 +45,7 @@ from layerhold.archive.whiteouts import (
 )
 from layerhold.digests import crc64
 from layerhold.errors import StorageError
+from layerhold.linux.idmap import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Extractor:
         self._mappings = None if mappings is None or mappings.identity else mappings
         self._ordinary = os.geteuid() != 0
         self._squash = squash
+        # Root of a user namespace goes without devices and `trusted.` attributes, as in Go.
+        self._leaves_out = squash or (not self._ordinary and in_user_namespace())
         self._seen: set[int] = set()
         prior = not root.is_empty()
         self._erase = deletions == ERASE
@@ -280,7 +283,7 @@ class Extractor:
         except PermissionError as error:
             if kind == stat.S_IFIFO:
                 raise
-            if self._squash:
+            if self._leaves_out:
                 self.left_out += 1
                 return
             raise not_permitted(entry, "this user may not make device nodes") from error
@@ -416,7 +419,7 @@ class Extractor:
             return
         name = os.fsdecode(key)
         if error.errno in (errno.EPERM, errno.EACCES):
-            if self._squash and key.startswith((b"trusted.", b"security.")):
+            if self._leaves_out and key.startswith((b"trusted.", b"security.")):
                 self.left_out += 1
                 return
             raise not_permitted(entry, f"this user may not set the attribute {name}") from error

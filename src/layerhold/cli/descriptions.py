@@ -101,6 +101,12 @@ are missing are made.
 
 No path leads out of its layer: links in it, absolute ones too, are followed inside.
 """,
+    "unshare": """\
+Without a command, the shell. In the namespace the user is root, and his subordinate IDs
+(/etc/subuid, /etc/subgid) are the others; the programs `newuidmap` and `newgidmap` set it up. All
+commands of an ordinary user run so, if he has such IDs, unless `--unshare=false` is given. Files
+that he does not own outside can be looked at and removed from inside.
+""",
     "changes": f"""\
 A line for each path: `Add`, `Modify` or `Delete`, and the path in quotes.
 

@@ -1,4 +1,4 @@
-"""`changes`, `diff`, `diffsize`, `applydiff`."""
+"""`changes`, `diff`, `diffsize`, `applydiff`, and `applydiff-using-staging-dir`, which is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 from layerhold.cli import output, progress
-from layerhold.errors import LayerUnknown
+from layerhold.errors import LayerUnknown, PartialImagesDisabled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
         with progress.shown("Unpacking") as report:
             layer.apply(stream, progress=report)
     return 0
+
+
+def applydiff_using_staging_dir(_store: Store, _arguments: Sequence[str], _given: Given) -> int:
+    """Refuse, as Go's program does unless layers may be pulled in parts, which they never may here."""
+    raise PartialImagesDisabled(hint="applydiff unpacks a tar stream over a layer")
 
 
 def _compression(given: Given) -> int | None:

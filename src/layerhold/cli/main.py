@@ -44,7 +44,7 @@ class _End(Exception):
 def run() -> NoReturn:
     """Run the command of this process and end it: the entry point of `layerhold`."""
     try:
-        status = main(sys.argv[1:])
+        status = main(sys.argv[1:], own_process=True)
         sys.stdout.flush()
     except BrokenPipeError:
         _die_of_the_pipe()
@@ -63,8 +63,11 @@ def _die_of_the_pipe() -> None:
     os.kill(os.getpid(), signal.SIGPIPE)
 
 
-def main(words: Sequence[str]) -> int:
-    """Run one command line (without the program's name) and return its exit status."""
+def main(words: Sequence[str], *, own_process: bool = False) -> int:
+    """Run one command line (without the program's name) and return its exit status.
+
+    Only in a process of its own it may go into a user namespace.
+    """
     try:
         given = Given()
         rest = _global_flags(words, given)
@@ -75,6 +78,8 @@ def main(words: Sequence[str]) -> int:
         if command is None:
             line(f"{rest[0]}: unrecognized command.")
             return FAILED
+        if own_process and command.opens_store:
+            _go_into_namespace(command, rest, given)
         return _run_command(command, rest, given)
     except _End as end:
         return end.status
@@ -90,6 +95,19 @@ def _run_command(command: Command, words: Sequence[str], given: Given) -> int:
     arguments = _command_flags(command, words, given)
     store = _initialized(lambda: _open(given, config))
     return _reported(given, lambda: _code(command)(store, arguments, given))
+
+
+def _go_into_namespace(command: Command, words: Sequence[str], given: Given) -> None:
+    """Become root of a user namespace where that is asked for, or is the custom: see cli/namespace.py."""
+    asked = given.copy()
+    try:
+        parse(words[1:], _flags(command), asked)
+    except (FlagError, HelpWanted):
+        return  # that is all that this command line will say
+    if asked.yes("unshare") or ("unshare" not in asked and os.geteuid() != 0):
+        from layerhold.cli import namespace
+
+        _initialized(lambda: namespace.enter(asked="unshare" in asked))
 
 
 def _reported(given: Given, action: Callable[[], int]) -> int:
@@ -143,7 +161,7 @@ def _with_settings(given: Given, config: Config) -> Given:
         "image-store": [config.imagestore],
         "transient-store": ["true"] if config.transient_store else [],
     }
-    return Given({**settings, "debug": given.all("debug")})
+    return Given({**settings, "debug": given.all("debug"), "unshare": given.all("unshare")})
 
 
 def _open(given: Given, config: Config | None) -> Store:
@@ -277,7 +295,8 @@ def _default(flag: Flag, given: Given) -> str:
     if flag.repeated:
         return f"=[{' '.join(given.all(flag.names[0]))}]"
     if flag.yes_or_no:
-        return "=true" if given.yes(flag.names[0]) else ""
+        by_itself = flag.names[0] == "unshare" and "unshare" not in given and os.geteuid() != 0
+        return "=true" if by_itself or given.yes(flag.names[0]) else ""
     value = given.get(flag.names[0], flag.default)
     home = os.environ.get("HOME", "").rstrip("/")
     if home and value.startswith(home):

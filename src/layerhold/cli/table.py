@@ -44,6 +44,7 @@ GLOBAL = (
     Flag(names=("storage-driver", "s"), help="The storage driver ($STORAGE_DRIVER)", value="DRIVER"),
     Flag(names=("storage-opt",), help="An option of the storage driver ($STORAGE_OPTS)", repeated=True, value="OPTION"),
     _yes("transient-store", help="Keep containers where they do not outlive a reboot"),
+    _yes("unshare", "U", help="Run in a user namespace (ordinary users do, if they have IDs for it)"),
 )
 
 HELP = _yes("help", help="Print this")
@@ -187,6 +188,10 @@ COMMANDS = (
         Flag(names=("chown", "o"), help="Who is to own the copies, in numbers", value="UID[:GID]"), _JSON,
     ),
     _command("diffsize diff-size", "LAYER [OTHER]", (1, 2), "Count the bytes of what differs", "diffs:diffsize"),
+    _command(
+        "applydiff-using-staging-dir", "LAYER DIRECTORY", (2, 2), "Fill a layer by parts (refused: not offered)",
+        "diffs:applydiff_using_staging_dir",
+    ),
     _command("applydiff apply-diff", "LAYER", _ONE, "Unpack a tar stream over a layer", "diffs:applydiff", _FILE_IN),
     *(
         command
@@ -241,6 +246,9 @@ COMMANDS = (
         "dedup", "", _NONE, "Let equal files share their blocks on disk", "upkeep:dedup",
         Flag(names=("hash-method",), help="What chooses the files: crc, size, sha256", default="crc"), _JSON,
     ),
+    _command(
+        "unshare", "[COMMAND...]", _ANY, "Run a command in a user namespace", "namespace:unshare"
+    ).replace(opens_store=False),
     _command("gc", "", _NONE, "Remove files that no record has", "upkeep:gc", _DRY_RUN, _JSON),
     _command(
         "shutdown", "", _NONE, "Undo what was set up for the driver", "store:shutdown",

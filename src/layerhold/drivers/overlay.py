@@ -30,6 +30,7 @@ from layerhold.drivers.homes import Homes
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
+from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs, remove_tree, sync_tree
 from layerhold.tree.trash import Aside, SeveralBins
 
@@ -65,7 +66,7 @@ class OverlayDriver:
         idmapped: bool = True,
     ) -> None:
         settings = overlay_home.settings(options)
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 or in_user_namespace():
             raise DriverPrerequisites("overlay needs root here", hint="use the driver vfs, which works for any user")
         self.home = home
         self.squash = settings.squash

@@ -1,0 +1,170 @@
+"""Ordinary users in user namespaces of theirs, next to Go's program."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests import programs
+from tests.users import OrdinaryUser
+
+pytestmark = [pytest.mark.compat, pytest.mark.root]
+
+RANGES = ("/etc/subuid", "/etc/subgid")
+IDENTITY = "id; cat /proc/self/uid_map /proc/self/gid_map; env | sort | grep -e _ROOTLESS -e _CONFIG -e BUILDAH"
+
+
+@pytest.fixture
+def user(ordinary_user: OrdinaryUser) -> OrdinaryUser:
+    return ordinary_user
+
+
+@pytest.fixture
+def go(user: OrdinaryUser) -> str:
+    """Go's program, where the user can run it."""
+    copied = user.code / "containers-storage"
+    shutil.copy(programs.storage(), copied)
+    copied.chmod(0o755)
+    return str(copied)
+
+
+@pytest.fixture
+def ranges(user: OrdinaryUser) -> list[int]:
+    """The first of the user's subordinate user and group IDs."""
+    if not shutil.which("newuidmap"):
+        pytest.skip("newuidmap is not installed (Debian: apt-get install uidmap)")
+    found = []
+    for file in RANGES:
+        rows = [row.split(":") for row in Path(file).read_text().splitlines()]
+        mine = [int(row[1]) for row in rows if row[0] == user.name and int(row[2]) >= 1000]
+        if not mine:
+            pytest.skip(f"{user.name} has no IDs in {file}")
+        found.append(min(mine))
+    return found
+
+
+def ours(user: OrdinaryUser) -> list[str]:
+    start = "import sys; sys.argv[0] = 'containers-storage'; from layerhold.cli.main import run; sys.exit(run())"
+    return [user.python, "-c", start]
+
+
+def store(user: OrdinaryUser, name: str) -> list[str]:
+    return ["-g", str(user.home / name), "-R", str(user.home / f"{name}-run"), "-s", "vfs"]
+
+
+def a_tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, kind, uid, gid in (
+            ("d", tarfile.DIRTYPE, 0, 0),
+            ("d/one", tarfile.REGTYPE, 1, 2),
+            ("d/null", tarfile.CHRTYPE, 0, 0),
+            ("last", tarfile.REGTYPE, 999, 1000),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.uid, info.gid, info.devmajor, info.devminor = kind, uid, gid, 1, 3
+            info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+            archive.addfile(info)
+    return file.getvalue()
+
+
+def owners(top: Path) -> dict[str, tuple[int, int]]:
+    return {str(path.relative_to(top)): (path.lstat().st_uid, path.lstat().st_gid) for path in sorted(top.rglob("*"))}
+
+
+def test_layers_of_a_user_have_files_of_several_owners(user: OrdinaryUser, go: str, ranges: list[int]) -> None:
+    trees = []
+    for name, program in (("ours", ours(user)), ("go", [go])):
+        user.as_user([*program, *store(user, name), "import-layer", "-i", "layer"], stdin=a_tar())
+        trees.append(owners(user.home / name / "vfs/dir/layer"))
+    assert trees[0] == trees[1]
+    first, group = ranges
+    assert trees[0] == {"d": (user.uid, user.gid), "d/one": (first, group + 1), "last": (first + 998, group + 999)}
+    for program in (ours(user), [go]):  # each reads the other's
+        for name in ("ours", "go"):
+            user.as_user([*program, *store(user, name), "diff", "-u", "-f", "/dev/null", "layer"])
+            assert user.as_user([*program, *store(user, name), "changes", "layer"]).stdout.count("Add") == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", IDENTITY],
+        ["sh", "-c", "exit 7"],
+        ["sh", "-c", "kill -9 $$"],
+        ["sh", "-c", "kill -15 $$"],
+        ["no-such-command"],
+        ["./no-such-command"],
+        ["/tmp"],
+        ["--", "pwd"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_a_command_in_a_namespace(user: OrdinaryUser, go: str, ranges: list[int], words: list[str]) -> None:
+    assert ranges
+    env = {"SHELL": "/usr/bin/id"}
+    mine, theirs = (user.as_user([*program, "unshare", *words], env, check=False) for program in (ours(user), [go]))
+    assert (mine.returncode, mine.stdout, mine.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+
+
+def test_the_store_of_the_user_is_used_in_a_namespace(user: OrdinaryUser, go: str, ranges: list[int]) -> None:
+    assert ranges
+    env = {"STORAGE_DRIVER": "vfs"}
+    (made,) = user.as_user([*ours(user), "create-layer"], env).stdout.split()
+    for program in (ours(user), [go]):
+        for words in (program, [*ours(user), "unshare", *program]):
+            assert user.as_user([*words, "layers", "-q"], env).stdout.split() == [made]
+    assert (user.home / ".local/share/containers/storage/vfs/dir" / made).is_dir()
+
+
+def test_a_flag_says_otherwise(user: OrdinaryUser, ranges: list[int]) -> None:
+    assert ranges
+    for words in (["--unshare=false", "import-layer"], ["import-layer", "--unshare=false"]):
+        done = user.as_user([*ours(user), *words, *store(user, "flag")], check=False, stdin=a_tar())
+        assert (done.returncode, "may not give files to" in done.stderr) == (1, True)
+
+
+def without_ranges(user: OrdinaryUser, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run our command on a machine where only somebody else has subordinate IDs."""
+    others = user.home.parent / "others"
+    others.write_text("somebody-else:300000:65536\n")
+    hide = "".join(f"mount --bind {others} {file}; " for file in RANGES)
+    become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "env", f"HOME={user.home}"]
+    command = [*become, f"PYTHONPATH={user.code}", *ours(user), *words]
+    script = f'{hide} exec "$@"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *command],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=user.home,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(user.home)},
+    )
+
+
+def test_without_ranges_it_goes_on_without_a_namespace(user: OrdinaryUser) -> None:
+    made = without_ranges(user, *store(user, "alone"), "create-layer", "-i", "layer")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "layer\n", "")
+    assert (user.home / "alone/vfs/dir/layer").stat().st_mode & 0o777 == 0o755  # not as root would make it
+
+
+def test_without_ranges_a_namespace_has_only_the_user(user: OrdinaryUser) -> None:
+    if not shutil.which("newuidmap"):
+        pytest.skip("newuidmap is not installed (Debian: apt-get install uidmap)")
+    done = without_ranges(user, "unshare", "cat", "/proc/self/uid_map")
+    assert (done.returncode, done.stdout.split()) == (0, ["0", str(user.uid), "1"])
+    assert "no subuid ranges found" in done.stderr
+
+
+def test_overlay_is_refused_in_a_namespace(user: OrdinaryUser, ranges: list[int]) -> None:
+    assert ranges
+    words = ["-g", str(user.home / "o"), "-R", str(user.home / "o-run"), "-s", "overlay", "layers"]
+    done = user.as_user([*ours(user), *words], check=False)
+    assert (done.returncode, "overlay needs root here" in done.stdout) == (1, True)
