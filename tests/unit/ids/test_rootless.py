@@ -20,12 +20,8 @@ def test_the_user_is_root_and_his_ranges_follow(tmp_path: Path) -> None:
     user = pwd.getpwuid(os.getuid())
     places = files(tmp_path, f"{user.pw_name}:100000:10\n{user.pw_name}:5000:3\n", f"{user.pw_name}:200000:7\n")
     found = rootless.mappings_of(user.pw_uid, 77, files=places)
-    assert found.uids == (
-        IdRange(container=0, host=user.pw_uid, size=1),
-        IdRange(container=1, host=5000, size=3),
-        IdRange(container=4, host=100000, size=10),
-    )
-    assert found.gids == (IdRange(container=0, host=77, size=1), IdRange(container=1, host=200000, size=7))
+    assert list(map(str, found.uids)) == [f"0:{user.pw_uid}:1", "1:5000:3", "4:100000:10"]
+    assert list(map(str, found.gids)) == ["0:77:1", "1:200000:7"]
 
 
 def test_no_ranges_and_no_name_are_the_same_error(tmp_path: Path) -> None:
