@@ -20,11 +20,12 @@ import pytest
 from layerhold.linux import selinux
 from tests import inputs, programs, stores
 from tests.compat import command_rows, test_check, test_config, test_copying
-from tests.compat.test_commands import COMPATIBILITY, DRIVERS, Template, Twin, made, tar, write_inputs
+from tests.compat.test_commands import DRIVERS, Template, Twin, made, tar, write_inputs
 from tests.users import a_user
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
+COMPATIBILITY = Path(__file__).resolve().parent.parent.parent / "docs" / "compatibility.md"
 MOST = 25
 NOBODY = 65534
 MAPS = "--uidmap 0:100000:65536 --gidmap 0:200000:65536"
