@@ -13,7 +13,7 @@ from __future__ import annotations
 from layerhold.drivers.base import LayerSpec
 from layerhold.errors import ImageUnknown, LayerUnknown
 from layerhold.identifiers import new_id
-from layerhold.ids.mappings import IdMappings
+from layerhold.ids.mappings import IdMappings, checked
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import LayerRecord, now
 from layerhold.values import Value
@@ -53,7 +53,7 @@ class Plan(Value):
 def find(views: Views, image: str | None, mappings: IdMappings | None, driver: Driver) -> Base:
     """Find what a container of `image` with `mappings` (None: those of the image's layers) is to stand on.
 
-    Raises ImageUnknown, LayerUnknown.
+    Raises ImageUnknown, LayerUnknown, InvalidMappings.
     """
     if not image:
         return Base(image=None, layer=None, mappings=effective(mappings, None), way=AS_IT_IS)
@@ -77,10 +77,13 @@ def find(views: Views, image: str | None, mappings: IdMappings | None, driver: D
 
 
 def effective(mappings: IdMappings | None, below: LayerRecord | None) -> IdMappings | None:
-    """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host."""
+    """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host.
+
+    Raises InvalidMappings for maps that no kernel takes, or in which the container has no root.
+    """
     if mappings is None:
         return below.mappings if below else None
-    return None if mappings.identity else mappings
+    return None if mappings.identity else checked(mappings)
 
 
 def plan(base: Base, driver: Driver, progress: Callback | None = None) -> Plan:

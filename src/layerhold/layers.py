@@ -103,9 +103,9 @@ class Layers(Collection["LayerRecord", "Layer"]):
         that can show other owners at mount does without them, and the files have the owners of the tar. `diff` is
         anything with `read(n)`: plain tar, or compressed with gzip, zstd, xz or bzip2. `expect` is the digest that the
         stream, as it comes or uncompressed, is to have. Raises LayerUnknown (the parent), ParentIsContainer,
-        DuplicateID, DuplicateName, InvalidID, BadArchive, DigestMismatch, NotPermitted, StorageError (an owner whom the
-        maps do not cover), OSError; then nothing is left of the layer. `progress` is told of the copying that some
-        drivers make layers by, and of the unpacking.
+        DuplicateID, DuplicateName, InvalidID, InvalidMappings, BadArchive, DigestMismatch, NotPermitted, StorageError
+        (an owner whom the maps do not cover), OSError; then nothing is left of the layer. `progress` is told of the
+        copying that some drivers make layers by, and of the unpacking.
         """
         wanted = LayerRecord(
             id=new_id() if id is None else check_id(id, reserved=self.driver.reserved),
@@ -158,12 +158,11 @@ class Layers(Collection["LayerRecord", "Layer"]):
     def _recorded(self, mappings: IdMappings | None, base: LayerRecord | None) -> IdMappings | None:
         """Give the maps with which the files of a new layer are made: none where mounts can show them.
 
-        Raises StorageError for maps in which the container has no root, since files are owned by it then.
+        Raises InvalidMappings for maps that cannot be used, or in which the container has no root.
         """
         wanted = effective(mappings, base)
         if wanted is None or ((base is None or base.mappings is None) and self.driver.maps_at_mount()):
             return None
-        wanted.root()
         return wanted
 
     def copy(

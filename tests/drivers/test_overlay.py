@@ -21,6 +21,7 @@ from layerhold.drivers.base import ERASE, OVERLAY_MARKS, MountOptions
 from layerhold.drivers.choose import Place, open_driver
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.errors import BadConfig, DriverError, DriverNotSupported
+from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.linux import mounts, selinux
 from tests import stores
 from tests.drivers.conftest import Bench
@@ -499,3 +500,43 @@ def test_overlay_on_overlay_is_refused(overlay: Bench) -> None:
     overlay.new("base")
     with mounted(overlay, "base") as top, pytest.raises(DriverError, match="not supported over overlayfs"):
         overlay_home.backing_filesystem(str(top))
+
+
+# -- lowers with other owners, left by a kill
+
+
+MAPS = IdMappings(
+    uids=(IdRange(container=0, host=100000, size=65536),), gids=(IdRange(container=0, host=100000, size=65536),)
+)
+KILLED_MAPPED = f"""
+import os, signal, sys
+from layerhold.drivers import overlay_mount
+from layerhold.drivers.base import MountOptions
+from layerhold.drivers.choose import Place, open_driver
+from layerhold.ids.mappings import IdMappings, IdRange
+
+driver = open_driver("overlay", Place(graphroot=sys.argv[1], runroot=sys.argv[2]), options=(), priority=())
+overlay_mount.mount = lambda _spec: os.kill(os.getpid(), signal.SIGKILL)
+driver.mount("child", MountOptions(mappings={MAPS!r}))
+"""
+
+
+@pytest.mark.parametrize("then", ["mount", "remove"])
+def test_mapped_lowers_of_a_killed_process_are_in_nobodys_way(overlay: Bench, then: str) -> None:
+    """They are on the device of the directory above them, where `os.path.ismount` does not see them."""
+    overlay.new("base", None, {"file": b"1"})
+    overlay.new("child", "base")
+    words = [sys.executable, "-c", KILLED_MAPPED, str(overlay.graphroot), str(overlay.runroot)]
+    for _ in range(2):
+        assert subprocess.run(words, check=False).returncode == -9
+    place = layer(overlay, "child") / "mapped"
+    assert stores.mounts_below(place) == [str(place / "0")]
+    if then == "mount":
+        with mounted(overlay, "child", MountOptions(mappings=MAPS)) as top:
+            assert (top / "file").stat().st_uid == 100000
+    else:
+        with overlay.driver.trash() as trash:
+            overlay.driver.remove("child", trash)
+        assert overlay.aside() == []
+    assert stores.mounts_below(overlay.driver.home) == [overlay.driver.home]
+    assert not place.exists()

@@ -202,7 +202,8 @@ class OverlayDriver:
             wanted.append("volatile")
         if labelled := mount_option(options.label):
             wanted.append(labelled)
-        with self._mapped(id, self._stack.lowers(id), options.mappings) as lowers:
+        place = os.path.join(os.path.dirname(merged), "mapped")
+        with self._mapped(id, self._stack.lowers(id), options.mappings, place) as lowers:
             spec = self._specify(id, merged, diff, lowers, wanted, read_only=read_only)
             overlay_mount.mount(spec)
         return merged
@@ -238,6 +239,7 @@ class OverlayDriver:
         if not is_safe(id, self.reserved) or self._homes.of(id) not in self._homes.writable:
             return
         self.unmount(id)
+        overlay_home.clear(os.path.join(self.path(id), "mapped"))
         self._remove(self.path(id), trash)
 
     @staticmethod
@@ -377,8 +379,10 @@ class OverlayDriver:
         )
 
     @contextmanager
-    def _mapped(self, id: str, lowers: Sequence[str], mappings: IdMappings | None) -> Iterator[Sequence[str]]:
-        """Give the lowers with the owners that they have in a container, to be mounted in this block.
+    def _mapped(
+        self, id: str, lowers: Sequence[str], mappings: IdMappings | None, place: str
+    ) -> Iterator[Sequence[str]]:
+        """Give the lowers with the owners that they have in a container, below `place`, to be mounted in this block.
 
         Layers that were given new owners by copying have what they need in an older upper, and are left as they are.
         """
@@ -389,7 +393,6 @@ class OverlayDriver:
 
         if self._is_own(id):
             os.chown(self._diff(id), *mappings.root())  # the root of a mount is that of its upper
-        place = os.path.join(self.home if self._is_own(id) else self._run_home, id, "mapped")
         with mapped_lowers(place, lowers, mappings) as mapped:
             yield mapped
 
@@ -406,7 +409,7 @@ class OverlayDriver:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
-            with self._mapped(id, lowers, mappings) as below:
+            with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
                 spec = self._specify(id, place, self._diff(id), below, options, read_only=True)
                 overlay_mount.mount(spec)
             try:

@@ -92,11 +92,18 @@ def unmount_home(home: str) -> None:
 def unmount_below(directory: str) -> None:
     """Unmount what a killed process had mounted in its place aside."""
     above = os.path.realpath(directory) + "/"
-    for point in mountinfo.mount_points():
+    for point in mountinfo.all_points():
         if point.startswith(above):
             from layerhold.linux import mounts
 
             mounts.umount(point, mounts.MNT_DETACH)
+
+
+def clear(place: str) -> None:
+    """Unmount what a killed process left mounted below `place`, and remove the mount points and `place`."""
+    if os.path.isdir(place):
+        unmount_below(place)
+        remove_empty(*(os.path.join(place, name) for name in os.listdir(place)), place)
 
 
 def remove_empty(*directories: str) -> None:

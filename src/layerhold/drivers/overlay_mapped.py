@@ -3,7 +3,9 @@
     <home>/<id>/mapped/<n>    one for each lower, only while the overlay over them is being mounted
 
 The kernel holds what it needs once the overlay is mounted, so the copies are taken away at once. What a killed process
-leaves there is unmounted by the next mount of the layer.
+leaves there (Go's too) is unmounted by the next mount of the layer, and before the layer is removed: a directory on
+which something is mounted cannot be deleted. Such a mount is on the same device as the directory above it, so only the
+list of mounts tells of it. Whoever only reads a layer has its copies in a place aside, since others may read it, too.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
+from layerhold.drivers.overlay_home import clear, remove_empty
 from layerhold.linux import mounts
 from layerhold.linux.namespaces import user_namespace
 from layerhold.tree.files import make_dirs
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 @contextmanager
 def mapped_lowers(place: str, lowers: Sequence[str], mappings: IdMappings) -> Iterator[Sequence[str]]:
     """Give the directories `lowers` as they are below `place` with mapped owners, for this block. Raises OSError."""
+    clear(place)
     with ExitStack() as stack:
+        stack.callback(remove_empty, place)
         namespace = user_namespace(*mappings.lines())
         stack.callback(os.close, namespace)
         found = []
@@ -33,8 +38,7 @@ def mapped_lowers(place: str, lowers: Sequence[str], mappings: IdMappings) -> It
             above, name = os.path.split(lower)
             target = os.path.join(place, str(number))
             make_dirs(target)
-            if os.path.ismount(target):
-                mounts.umount(target, mounts.MNT_DETACH)
+            stack.callback(remove_empty, target)
             copy = mounts.mapped_copy(above, namespace)
             try:
                 mounts.attach(copy, target)

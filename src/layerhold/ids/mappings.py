@@ -59,6 +59,15 @@ class IdMappings(Value):
         return _lines(self.uids), _lines(self.gids)
 
 
+def checked(mappings: IdMappings) -> IdMappings:
+    """Give the maps back, if a container can have them. Raises InvalidMappings if not, or if it has no root in them."""
+    for kind, ranges in (("uid", mappings.uids), ("gid", mappings.gids)):
+        refuse_unusable(ranges, f"{kind} map")
+        if ranges and not any(span.container == 0 for span in ranges):
+            raise InvalidMappings(f"{kind} map {','.join(map(str, ranges))}: container ID 0 is not in it")
+    return mappings
+
+
 def refuse_unusable(ranges: Sequence[IdRange], name: str) -> None:
     """Raise InvalidMappings if a range is empty, has numbers that are no IDs, or overlaps another on either side.
 

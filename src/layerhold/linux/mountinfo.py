@@ -10,6 +10,11 @@ def mount_points() -> set[str]:
     return {point for point, _kind in _mounts()}
 
 
+def all_points() -> list[str]:
+    """List the same, the last one that was mounted first, and each point once for every mount that is on it."""
+    return [point for point, _kind in reversed(_mounts())]
+
+
 def points_of(kind: str) -> list[str]:
     """List where file systems of a kind ("selinuxfs") are mounted."""
     return [point for point, found in _mounts() if found == kind]

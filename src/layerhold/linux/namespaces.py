@@ -1,7 +1,7 @@
 """User namespaces: as something to hold, for mounts that are given its maps, and as something to be in.
 
-A namespace is made by a process that enters it: by a child, which waits until it is killed. So nothing has changed here
-if the maps cannot be set.
+A namespace is made by a process that enters it: by a child, which waits until it is killed, at the latest together with
+this process (it has our locks, too, as long as it lives). So nothing has changed here if the maps cannot be set.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x20000
+_PR_SET_PDEATHSIG = 1
 _unshare = function("unshare", ctypes.c_int)
 _setns = function("setns", ctypes.c_int, ctypes.c_int)
+_prctl = function("prctl", ctypes.c_int, ctypes.c_ulong)
 
 
 def user_namespace(uid_map: str, gid_map: str) -> int:
@@ -57,9 +59,10 @@ def become_root(set_maps: Callable[[int], None]) -> None:
 def _child_inside(kinds: int) -> Iterator[int]:
     """Give the ID of a process that is in new namespaces until the block ends."""
     ready, tell = os.pipe2(os.O_CLOEXEC)
+    here = os.getpid()
     child = os.fork()
     if child == 0:
-        _wait_inside(kinds, tell)
+        _wait_inside(kinds, tell, here)
     try:
         os.close(tell)
         number = os.read(ready, 4)
@@ -73,11 +76,13 @@ def _child_inside(kinds: int) -> Iterator[int]:
         os.waitpid(child, 0)
 
 
-def _wait_inside(kinds: int, tell: int) -> None:
+def _wait_inside(kinds: int, tell: int, parent: int) -> None:
     try:
         number = 0 if _unshare(kinds) == 0 else ctypes.get_errno()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # afterwards, since a change of rights clears it
         os.write(tell, number.to_bytes(4, "little"))
-        signal.pause()
+        while os.getppid() == parent:
+            signal.pause()
     finally:
         os._exit(1)
 

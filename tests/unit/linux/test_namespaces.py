@@ -1,0 +1,39 @@
+"""User namespaces to hold: their maps, and what is left of their making when the process is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from layerhold.linux import locks, namespaces
+
+pytestmark = pytest.mark.root
+
+
+def test_a_namespace_has_the_maps() -> None:
+    namespace = namespaces.user_namespace("0 1000 5\n", "0 2000 7\n")
+    try:
+        assert os.readlink(f"/proc/self/fd/{namespace}") != os.readlink("/proc/self/ns/user")
+    finally:
+        os.close(namespace)
+
+
+def test_a_killed_process_leaves_no_child_that_has_its_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child that makes the namespace has a copy of every descriptor: the lock of a store would never come free."""
+    fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    child = os.fork()
+    if child == 0:
+        locks.lock(os.open(tmp_path / "lock", os.O_RDWR), exclusive=True, wait=True)
+        monkeypatch.setattr(os, "open", lambda *_args: os.kill(os.getpid(), signal.SIGKILL))
+        namespaces.user_namespace("0 1000 5\n", "0 2000 7\n")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    end = time.monotonic() + 5
+    while not (free := locks.lock(fd, exclusive=True, wait=False)) and time.monotonic() < end:
+        time.sleep(0.01)
+    os.close(fd)
+    assert free
