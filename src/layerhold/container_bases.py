@@ -79,7 +79,7 @@ def find(views: Views, image: str | None, mappings: IdMappings | None, driver: D
 def effective(mappings: IdMappings | None, below: LayerRecord | None) -> IdMappings | None:
     """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host.
 
-    Raises InvalidMappings for maps that no kernel takes, or in which the container has no root.
+    Raises InvalidMappings for maps that no kernel takes.
     """
     if mappings is None:
         return below.mappings if below else None

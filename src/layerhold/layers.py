@@ -158,11 +158,12 @@ class Layers(Collection["LayerRecord", "Layer"]):
     def _recorded(self, mappings: IdMappings | None, base: LayerRecord | None) -> IdMappings | None:
         """Give the maps with which the files of a new layer are made: none where mounts can show them.
 
-        Raises InvalidMappings for maps that cannot be used, or in which the container has no root.
+        Raises StorageError for maps in which the container has no root, since files are owned by it then.
         """
         wanted = effective(mappings, base)
         if wanted is None or ((base is None or base.mappings is None) and self.driver.maps_at_mount()):
             return None
+        wanted.root()
         return wanted
 
     def copy(
