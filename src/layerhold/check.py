@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from contextlib import ExitStack
 
 from layerhold.archive.compress import GZIP, detect
 from layerhold.archive.entry import clean
@@ -26,6 +25,7 @@ from layerhold.archive.expected import Expected
 from layerhold.archive.split import assemble
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import OVERLAY_MARKS
+from layerhold.blocks import ExitStack
 from layerhold.digests import Digest
 from layerhold.errors import BadArchive, DamagedLayer, InvalidBigDataName, InvalidDigest, StorageError
 from layerhold.layers import Layer

@@ -19,12 +19,12 @@ import errno
 import os
 import stat
 import time
-from contextlib import ExitStack, contextmanager
 
 from layerhold.archive.changes import ADD, Change, walk
 from layerhold.archive.entry import Entry, clean
 from layerhold.archive.extract import NO_DELETIONS, Extractor
 from layerhold.archive.tar import TarReader
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.errors import StorageError
 from layerhold.progress import metering
 from layerhold.tree.root import Root

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack
 from hashlib import sha256
 
+from layerhold.blocks import ExitStack
 from layerhold.digests import crc64
 from layerhold.progress import counted, metering
 from layerhold.values import Value

@@ -13,8 +13,8 @@ before the last step leaves an incomplete record, and the next writer takes the 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.base import is_safe
 from layerhold.tree.files import FULL
 from layerhold.tree.trash import Aside, Shredder

@@ -10,9 +10,9 @@ complete. A crash leaves either nothing but a directory aside, or an incomplete 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
 from layerhold import references
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.collection import Collection, Item, distinct
 from layerhold.container_bases import effective
 from layerhold.drivers.base import LayerSpec, MountOptions

@@ -19,8 +19,8 @@ import os
 import stat
 import struct
 import time
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import LockOrder, ReadOnlyStore, StorageError
 from layerhold.linux import locks
 

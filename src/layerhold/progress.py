@@ -9,8 +9,8 @@ held while it runs.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False

@@ -11,9 +11,9 @@ is what concerns several of them.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from layerhold import lock, recovery, references
+from layerhold.blocks import contextmanager
 from layerhold.config import Config
 from layerhold.containers import Containers
 from layerhold.errors import AmbiguousName, LayerUnknown, LayerUsedByContainer, NotFound

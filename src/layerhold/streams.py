@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from contextlib import contextmanager
+
+from layerhold.blocks import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ tables object stands for locks that are already held: it hands out the same view
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.errors import LockOrder
 from layerhold.values import Value
 

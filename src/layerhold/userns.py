@@ -9,9 +9,9 @@ ids/userns.py.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from layerhold import lock
+from layerhold.blocks import contextmanager
 from layerhold.ids.mappings import IdMappings
 from layerhold.lock import LockFile
 from layerhold.values import Value

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
 
 from layerhold.archive.compress import open_source
 from layerhold.archive.extract import Extractor
 from layerhold.archive.split import split_file
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import is_mark
+from layerhold.blocks import contextmanager
 from layerhold.errors import DigestMismatch, RefusedEntry
 from layerhold.progress import Meter
 from layerhold.tree.root import Root

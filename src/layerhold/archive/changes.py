@@ -23,9 +23,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from contextlib import ExitStack
 
 from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key
+from layerhold.blocks import ExitStack
 from layerhold.errors import StorageError
 from layerhold.progress import counted
 from layerhold.tree.root import Root

@@ -20,11 +20,11 @@ from __future__ import annotations
 import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from contextlib import contextmanager
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
 from stat import S_ISREG
 
 from layerhold.archive.compress import gzip_compressor, unwrap
+from layerhold.blocks import contextmanager
 from layerhold.digests import crc64
 from layerhold.errors import BadArchive, DamagedLayer
 

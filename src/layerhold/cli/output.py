@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import StorageError
 from layerhold.records.codec import encode, to_json
 

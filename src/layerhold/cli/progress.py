@@ -7,8 +7,8 @@ itself goes, or under the name of Go's program, which shows nothing.
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.cli.output import program
 
 TYPE_CHECKING = False

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack, contextmanager
 
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.durable import settle

@@ -11,8 +11,8 @@ list of mounts tells of it. Whoever only reads a layer has its copies in a place
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.overlay_home import clear, remove_empty
 from layerhold.linux import mounts
 from layerhold.linux.namespaces import user_namespace

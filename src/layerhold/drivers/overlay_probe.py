@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import DriverNotSupported
 from layerhold.tree.files import make_dirs, write_atomic
 from layerhold.values import Value

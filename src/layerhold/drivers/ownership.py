@@ -18,8 +18,8 @@ import errno
 import os
 import stat
 from collections import deque
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import StorageError
 from layerhold.ids.mappings import IdMappings, container_id, host_id
 from layerhold.progress import metering

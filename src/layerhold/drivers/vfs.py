@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack, contextmanager
 
+from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
 from layerhold.drivers.durable import settle
 from layerhold.drivers.homes import Homes

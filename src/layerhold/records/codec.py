@@ -11,18 +11,18 @@ is no JSON, or could not be written again as JSON (NaN, numbers beyond a float),
 from __future__ import annotations
 
 import gc
-import json
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import DamagedFile
 from layerhold.ids.mappings import IdMappings, IdRange
+from layerhold.records import json_text
 from layerhold.records.model import NEVER, ContainerRecord, ImageRecord, LayerRecord, MountRecord
 from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any, NoReturn
+    from typing import Any
 
     R = TypeVar("R", bound=Value)
 else:
@@ -226,7 +226,7 @@ def to_json(value: object) -> bytes:
 
     Raises ValueError for numbers that JSON does not have.
     """
-    text = _encoder.encode(value)
+    text = json_text.encode(value)
     for plain, escaped in _ESCAPES:
         if plain in text:
             text = text.replace(plain, escaped)
@@ -241,22 +241,7 @@ def to_json(value: object) -> bytes:
         return "".join("\\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in text).encode()
 
 
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("a number is too large")
-    return number
-
-
 _ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # the C scanner, which raises StopIteration(where)
-    parse_constant=_refuse, parse_float=_float
-).scan_once  # type: ignore[attr-defined]
 
 
 class _Misplaced(Exception):
@@ -293,13 +278,11 @@ def _scan_array(text: str, at: int, raw: bytes | None) -> list[tuple[bytes, dict
 
 def _scan_object(text: str, at: int) -> tuple[dict[str, Any], int]:
     try:
-        value, end = _scan(text, at)
+        value, end = json_text.scan(text, at)
     except StopIteration as error:
         raise _Misplaced(error.value, "a value is expected") from None
-    except json.JSONDecodeError as error:
-        raise _Misplaced(error.pos, error.msg) from None
-    except ValueError as error:  # from the makers of numbers, which do not know where they are
-        raise _Misplaced(at, str(error)) from None
+    except ValueError as error:  # those from the makers of numbers do not know where they are
+        raise _Misplaced(getattr(error, "pos", at), getattr(error, "msg", str(error))) from None
     except RecursionError:
         raise _Misplaced(at, "nested too deeply") from None
     if type(value) is not dict:
@@ -334,7 +317,7 @@ def _sorted(value: object) -> object:
 
 
 def _wrong(name: str, wanted: str, value: object) -> ValueError:
-    return ValueError(f'"{name}" is to be {wanted}, not {json.dumps(value)[:40]}')
+    return ValueError(f'"{name}" is to be {wanted}, not {json_text.encode(value)[:40]}')
 
 
 def _text(name: str, value: object) -> str:

@@ -14,10 +14,10 @@ nobody uses. Go's programs pass over names like this one (their `gc` looks at 64
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
+from layerhold.records import json_text
 from layerhold.tree.files import FULL, TEMPORARY, read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Value
 
@@ -41,7 +41,7 @@ def noted(directory: str, intent: Intent) -> Iterator[None]:
     """Keep the note in `directory` during the block; it stays if the block fails or the process is killed in it."""
     path = os.path.join(directory, PREFIX + intent.id)
     try:
-        write_atomic(path, json.dumps({"layers": intent.layers, "keys": intent.keys}).encode())
+        write_atomic(path, json_text.encode({"layers": intent.layers, "keys": intent.keys}).encode())
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -71,7 +71,7 @@ def settle(directory: str, intent: Intent) -> None:
 
 def _read(directory: str, id: str) -> Intent:
     try:
-        content = json.loads(read_bytes(os.path.join(directory, PREFIX + id)) or b"{}")
+        content = json_text.decode((read_bytes(os.path.join(directory, PREFIX + id)) or b"{}").decode())
     except ValueError:
         content = {}
     return Intent(id=id, layers=_texts(content, "layers"), keys=_texts(content, "keys"))

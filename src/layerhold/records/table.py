@@ -20,8 +20,8 @@ removes them when the table is next locked for writing, and a reader that meets 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.errors import DamagedFile, ReadOnlyStore
 from layerhold.lock import MARK_SIZE
 from layerhold.records.codec import KEYS, canonical, decode, encode, parse_array, without_collecting

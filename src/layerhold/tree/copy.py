@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.progress import metering
 
 TYPE_CHECKING = False

@@ -21,8 +21,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.tree.resolve import has_openat2, open_in_root, walk
 from layerhold.tree.unlocked import Unlocked, lacks_rights
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
 
+from layerhold.blocks import contextmanager
 from layerhold.linux import locks
 from layerhold.tree.files import make_dirs, move, remove_tree
 
