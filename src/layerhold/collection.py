@@ -43,7 +43,9 @@ else:
 class Collection(Generic[R, T]):
     """All items of one kind. `directory` is where their data files are, `<graphroot>/<driver>-<kind>`.
 
-    Those of additional stores are among them, behind the store's own; they can be read, and are `read_only`.
+    Those of additional stores are among them, behind the store's own; they can be read, and are `read_only`. If such a
+    store cannot be read, whoever lists them is warned (StorePassedOver); who asks for one that is not the store's own
+    gets the error.
     """
 
     kind: ClassVar[str]
@@ -85,12 +87,14 @@ class Collection(Generic[R, T]):
 
     def __iter__(self) -> Iterator[T]:
         with self._tables.reading(self.kind) as views:
-            records = list(self.view(views))
+            view = self.view(views)
+            records = [*view.own, *view.of_others()]
         return iter([self.item(self, record) for record in records])
 
     def __len__(self) -> int:
         with self._tables.reading(self.kind) as views:
-            return len(self.view(views))
+            view = self.view(views)
+            return len(view.own) + len(view.of_others())
 
     def required(self, view: View[R], ref: str) -> R:
         """Find the record of `ref`, or raise what this kind raises for the unknown."""

@@ -64,7 +64,7 @@ def dedup(store: Store, method: str, progress: Callback | None = None) -> Dedupl
 
 def _layers_of_images(views: Views) -> Iterator[LayerRecord]:
     seen: set[str] = set()
-    for image in views.images:
+    for image in views.images.own:
         for top in (image.layer, *image.mapped_layers):
             layer = views.layers.own.get(top)
             while layer is not None and layer.id not in seen:

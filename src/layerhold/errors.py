@@ -190,6 +190,10 @@ class DamagedFile(StorageError):
         return f'loading "{self.path}": {self.place}'
 
 
+class StorePassedOver(UserWarning):
+    """A listing is without what an additional store has, which cannot be read. The text names store and reason."""
+
+
 class DamagedLayer(StorageError):
     """A layer's files do not give back what its tar-split file or digest says."""
 

@@ -80,7 +80,7 @@ def _remove(garbage: Garbage, files: LayerFiles, bins: Bins) -> None:
 def _found(store: Store, views: Views) -> Iterator[Garbage]:
     for kind, directory, known in (
         ("container", store.containers.directory, views.containers),
-        ("image", store.images.directory, views.images),
+        ("image", store.images.directory, views.images.own),
     ):
         for id, path in _directories(directory):
             if id not in known:

@@ -26,7 +26,7 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from layerhold.config import Config
     from layerhold.layer_files import LayerFiles
@@ -51,7 +51,7 @@ class Layout(Value):
             runroot=config.runroot,
             imagestore=config.imagestore,
             transient=config.transient_store,
-            additional=config.additional_image_stores,
+            additional=_each_once(config.additional_image_stores),
         )
 
     def graph(self, kind: str) -> str:
@@ -161,3 +161,13 @@ def check_roots(config: Config) -> None:
                 f"can't stat imageStore dir {root}: no such directory",
                 hint="make it, or take it out of additionalimagestores (storage.conf)",
             )
+        if any(os.path.realpath(root) == os.path.realpath(own) for own in (config.graphroot, config.imagestore) if own):
+            raise BadConfig(f"additional store {root} is the store itself")
+
+
+def _each_once(roots: Sequence[str]) -> tuple[str, ...]:
+    """Drop roots that are an earlier one by another name."""
+    known: dict[str, str] = {}
+    for root in roots:
+        known.setdefault(os.path.realpath(root), root)
+    return tuple(known.values())

@@ -120,18 +120,12 @@ class LockFile:
         try:
             fd = os.open(self.path, flags | os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            if error.errno == errno.ELOOP and os.path.islink(self.path):
-                raise StorageError(f"lock file {self.path} is a symbolic link, and is not followed") from error
-            if error.errno == errno.EISDIR:
-                raise StorageError(f"lock file {self.path} is a directory") from error
+            _explain(self.path, error)
             if to_write or error.errno not in (errno.EROFS, errno.EACCES):
                 raise
             # Somebody else's store, or one on a read-only file system: enough for a shared lock.
             fd = os.open(self.path, flags | os.O_RDONLY)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise StorageError(f"lock file {self.path} is not a regular file")
-        return fd
+        return _regular(self.path, fd)
 
 
 class BothLocks:
@@ -188,9 +182,13 @@ class ReadersLock(LockFile):
 
     def _open(self, *, to_write: bool) -> int:  # noqa: ARG002 - it is never to write
         try:
-            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, PermissionError):
             return _NO_FILE
+        except OSError as error:
+            _explain(self.path, error)
+            raise
+        return _regular(self.path, fd)
 
 
 class _Unmarked(Held):
@@ -199,6 +197,23 @@ class _Unmarked(Held):
 
     def last_writer(self) -> bytes:
         return b""
+
+
+def _explain(path: str, error: OSError) -> None:
+    """Raise StorageError if a lock file cannot be opened because of what it is."""
+    if error.errno == errno.ELOOP and os.path.islink(path):
+        raise StorageError(f"lock file {path} is a symbolic link, and is not followed") from error
+    if error.errno == errno.EISDIR:
+        raise StorageError(f"lock file {path} is a directory") from error
+
+
+def _regular(path: str, fd: int) -> int:
+    """Give the descriptor back if it is that of a file, else close it and raise StorageError."""
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise StorageError(f"lock file {path} is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}")
+    return fd
 
 
 _writes = 0

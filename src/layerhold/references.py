@@ -39,11 +39,11 @@ def containers_on(containers: View[ContainerRecord], image: str) -> list[Contain
 
 
 def named_layers(views: Views) -> set[str]:
-    """The IDs of all layers that there are records of, half-made ones too, and of those that other records name."""
+    """The IDs of all own layers that there are records of, half-made ones too, and of those that own records name."""
     named: set[str] = set()
-    for layer in (*views.layers, *views.layers.incomplete()):
+    for layer in (*views.layers.own, *views.layers.incomplete()):
         named.update((layer.id, layer.parent))
-    for image in views.images:
+    for image in views.images.own:
         named.update((image.layer, *image.mapped_layers))
     named.update(container.layer for container in views.containers)
     return named - {""}

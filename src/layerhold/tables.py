@@ -91,7 +91,7 @@ class Tables(Value):
         return view.joined(others) if others else view  # type: ignore[no-any-return]
 
     def _others(self, kind: str, stack: ExitStack) -> tuple[View[Any], ...]:
-        return tuple(stack.enter_context(table.reading()) for table in getattr(self, f"additional_{kind}", ()))
+        return tuple(table.for_others(stack) for table in getattr(self, f"additional_{kind}", ()))
 
 
 class HeldForReading:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 
 from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
 from layerhold.cli.output import complain, described, line, program
@@ -48,6 +49,7 @@ class _End(Exception):
 def run() -> NoReturn:
     """Run the command of this process and end it: the entry point of `layerhold`."""
     gc.set_threshold(_MANY)
+    warnings.showwarning = lambda message, *_where: complain(str(message))
     try:
         status = main(sys.argv[1:], own_process=True)
         sys.stdout.flush()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 
 from layerhold.blocks import contextmanager
-from layerhold.errors import DamagedFile, ReadOnlyStore
+from layerhold.errors import DamagedFile, LockOrder, ReadOnlyStore, StorageError, StorePassedOver
 from layerhold.lock import MARK_SIZE
 from layerhold.records.codec import KEYS, canonical, decode, encode, parse_array, without_collecting
 from layerhold.tree.files import FULL, overwrite, read_bytes, sweep_temporaries, write_atomic
@@ -32,6 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
+
+    from contextlib import ExitStack
 
     from layerhold.lock import BothLocks, Held, LockFile
 
@@ -71,7 +73,8 @@ class _Row:
 class View(Generic[R]):
     """The records, as long as the lock is held. IDs and names are exact unless said otherwise.
 
-    What is asked for is looked up here first, then in each of `others`, the views of stores that are only read.
+    What is asked for is looked up here first, then in each of `others`, the views of stores that are only read. One of
+    these that cannot be read raises why once it is looked into.
     """
 
     others: tuple[View[R], ...] = ()
@@ -117,6 +120,19 @@ class View(Generic[R]):
             matching = [id for id in self._rows if id.startswith(ref) and " " not in id and id not in self._half_made]
             id = matching[0] if len(matching) == 1 else None
         return self._in_others(lambda other: other.find(ref)) if id is None else self.get(id)
+
+    def of_others(self) -> list[R]:
+        """Give the records of the others; one that cannot be read is passed over, with a warning (StorePassedOver)."""
+        found: list[R] = []
+        for other in self.others:
+            try:
+                found += list(other)
+            except (StorageError, OSError) as error:
+                import warnings
+
+                store = os.path.dirname(os.path.dirname(other._paths[0]))
+                warnings.warn(f"store {store} is passed over: {error}", StorePassedOver, stacklevel=4)
+        return found
 
     def _in_others(self, look: Callable[[View[R]], R | None]) -> R | None:
         for other in self.others:
@@ -177,6 +193,17 @@ class View(Generic[R]):
                             self._doubled = True
             self._names = index
         return self._names
+
+
+class Unreadable(View[R]):
+    """The records of another store, which cannot be read: all that is asked of them raises why."""
+
+    def __init__(self, paths: Sequence[str], error: Exception) -> None:
+        self._paths = paths
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it never returns
+        raise self._error
 
 
 class Editor(View[R]):
@@ -330,6 +357,15 @@ class Table(Generic[R]):
             yield editor
             editor.save()
             self._known = self._view_of(editor), held.last_writer(), self._stamps()
+
+    def for_others(self, stack: ExitStack) -> View[R]:
+        """Hold the shared lock until `stack` ends, and give what others may look into, whether it can be read or not."""
+        try:
+            return stack.enter_context(self.reading())
+        except LockOrder:
+            raise
+        except (StorageError, OSError) as error:
+            return Unreadable(self.files, error)
 
     def place(self, record: R) -> int:
         """Say in which of the files a new record goes."""
