@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from contextlib import ExitStack
-
+    from layerhold.blocks import ExitStack
     from layerhold.lock import BothLocks, Held, LockFile
 
     R = TypeVar("R", bound=Value)
@@ -359,7 +358,7 @@ class Table(Generic[R]):
             self._known = self._view_of(editor), held.last_writer(), self._stamps()
 
     def for_others(self, stack: ExitStack) -> View[R]:
-        """Hold the shared lock until `stack` ends, and give what others may look into, whether it can be read or not."""
+        """Hold the shared lock until `stack` ends, and give the records, or what raises why they cannot be read."""
         try:
             return stack.enter_context(self.reading())
         except LockOrder:
