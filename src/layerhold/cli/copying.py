@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 from layerhold.copying import Place, copy_one, opened
 from layerhold.errors import LayerUnknown, StorageError, quoted
+from layerhold.progress import metering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerhold.cli.flags import Given
+    from layerhold.progress import Callback
     from layerhold.store import Store
 
 
@@ -18,15 +20,23 @@ def copy(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Copy files into a layer, or out of one."""
     owner = _owner(given.get("chown"))
     *sources, target = [_place(store, word) for word in arguments]
-    with opened(target) as there:
+    with progress.shown() as report:
+        problem = _copied(sources, target, owner, report)
+    if problem:
+        output.complain(problem)
+    return 1 if problem else 0
+
+
+def _copied(sources: Sequence[Place], target: Place, owner: tuple[int, int] | None, report: Callback | None) -> str:
+    """Copy; give what Go's program says of what could not be copied."""
+    with metering(report, "copying") as meter, opened(target) as there:
         for source in sources:
             with opened(source) as one:
                 try:
-                    copy_one(one, there, owner)
+                    copy_one(one, there, owner, meter)
                 except (StorageError, OSError) as error:
-                    output.complain(f'error copying "{one.shown}" to "{there.shown}": {output.described(error)}')
-                    return 1
-    return 0
+                    return f'error copying "{one.shown}" to "{there.shown}": {output.described(error)}'
+    return ""
 
 
 def _place(store: Store, word: str) -> Place:

@@ -45,14 +45,16 @@ def create_image(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def create_container(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Make a container and its layer."""
-    container = store.containers.create(
-        image=arguments[0],
-        id=given.get("id") or None,
-        names=given.all("name"),
-        metadata=metadata(given) or "",
-        volatile=given.yes("volatile"),
-        mappings=mappings(given),
-    )
+    with progress.shown() as report:
+        container = store.containers.create(
+            image=arguments[0],
+            id=given.get("id") or None,
+            names=given.all("name"),
+            metadata=metadata(given) or "",
+            volatile=given.yes("volatile"),
+            mappings=mappings(given),
+            progress=report,
+        )
     return _made(container, given)
 
 
@@ -65,7 +67,7 @@ def metadata(given: Given) -> str | None:
 
 
 def _create_layer(store: Store, arguments: Sequence[str], given: Given, diff: Readable | None) -> int:
-    with progress.shown("Importing", wanted=diff is not None) as report:
+    with progress.shown() as report:
         layer = store.layers.create(
             arguments[0] if arguments else None,
             id=given.get("id") or None,

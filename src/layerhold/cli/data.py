@@ -74,7 +74,8 @@ def _unknown_here(collection: Collection[Any, Any], id: str) -> NotFound:
 
 def _asking(kind: Callable[[Store], Collection[Any, Any]], what: str) -> Code:
     def command(store: Store, arguments: Sequence[str], _given: Given) -> int:
-        output.line(str(getattr(kind(store)[arguments[0]].data, what)(arguments[1])))
+        found = getattr(kind(store)[arguments[0]].data, what)(arguments[1])
+        output.line(output.size(found) if what == "size" else str(found))
         return 0
 
     return command

@@ -21,7 +21,8 @@ _WORDS = ("Modify", "Add", "Delete")
 
 def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Say what a layer changes, against its parent or another layer."""
-    found = store.layers[arguments[0]].changes(*arguments[1:])
+    with progress.shown() as report:
+        found = store.layers[arguments[0]].changes(*arguments[1:], progress=report)
     if given.yes("json"):
         output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found] or None)
     else:
@@ -35,7 +36,7 @@ def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
     elsewhere = bool(given.get("file")) or not sys.stdout.isatty()
     with (
         output.writing(given.get("file")) as out,
-        progress.shown("Writing", wanted=elsewhere) as report,
+        progress.shown(wanted=elsewhere) as report,
         store.layers[arguments[0]].diff(*arguments[1:], compression=_compression(given), progress=report) as tar,
     ):
         while block := tar.read(_BLOCK):
@@ -46,7 +47,9 @@ def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def diffsize(store: Store, arguments: Sequence[str], _given: Given) -> int:
     """Count the bytes of what differs."""
-    output.line(str(store.layers[arguments[0]].diff_size(*arguments[1:])))
+    with progress.shown() as report:
+        size = store.layers[arguments[0]].diff_size(*arguments[1:], progress=report)
+    output.line(output.size(size))
     return 0
 
 
@@ -56,7 +59,7 @@ def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
         layer = store.layers[arguments[0]]
         if layer.read_only:
             raise LayerUnknown(arguments[0])
-        with progress.shown("Unpacking") as report:
+        with progress.shown() as report:
             layer.apply(stream, progress=report)
     return 0
 

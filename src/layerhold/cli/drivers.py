@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 from layerhold.cli.create import mappings
 from layerhold.errors import DuplicateID
 
@@ -34,7 +34,10 @@ def create(store: Store, arguments: Sequence[str], given: Given) -> int:
     id = check_id(given.get("id"), reserved=driver.reserved) if given.get("id") else new_id()
     maps = mappings(given)
     spec = LayerSpec(writable=not given.yes("readonly"), label=given.get("label"), mappings=maps)
-    with driver.building(id, (arguments[0] if arguments else "") or None, spec) as build:
+    with (
+        progress.shown() as report,
+        driver.building(id, (arguments[0] if arguments else "") or None, spec, report) as build,
+    ):
         build.sync()
         with store.writing() as held:
             if driver.exists(id) or id in held.layers:

@@ -22,6 +22,23 @@ def program() -> str:
     return "containers-storage" if os.path.basename(sys.argv[0]) == "containers-storage" else "layerhold"
 
 
+def size(count: int, noun: str = "") -> str:
+    """Give a number of bytes: in units at a terminal, elsewhere and as Go's program exactly, with `noun` behind it."""
+    if sys.stdout.isatty() and program() != "containers-storage":
+        return human(count)
+    return f"{count}{noun}"
+
+
+def human(count: float) -> str:
+    """Give a number of bytes in units, by powers of ten and with three digits at most, as Podman does: `1.2 GB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.0f} EB"
+
+
 def line(text: str) -> None:
     """Print a line on standard output; bytes that are no UTF-8 come out as they were."""
     sys.stdout.buffer.write(os.fsencode(text) + b"\n")

@@ -208,7 +208,7 @@ def _show_container(store: Store, container: Container) -> None:
 
 def _print_size(item: Image | Container) -> None:
     try:
-        output.line(f"Size: {item.size()}")
+        output.line(f"Size: {output.size(item.size())}")
     except (StorageError, OSError, SizeUnknown) as error:
         output.line(f"Size unknown: {output.described(error)}")
 

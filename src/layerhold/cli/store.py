@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 from layerhold.errors import StorageError
 
 TYPE_CHECKING = False
@@ -25,7 +25,12 @@ def version(store: Store, _arguments: Sequence[str], given: Given) -> int:
 
 def wipe(store: Store, _arguments: Sequence[str], given: Given) -> int:
     """Remove everything."""
-    return _done("wipe", store.wipe, given)
+
+    def action() -> None:
+        with progress.shown() as report:
+            store.wipe(progress=report)
+
+    return _done("wipe", action, given)
 
 
 def shutdown(store: Store, _arguments: Sequence[str], given: Given) -> int:

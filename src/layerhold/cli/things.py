@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 from layerhold.cli.create import metadata as given_metadata
 from layerhold.errors import LayerUnknown, NotAContainer, NotALayer, NotAnImage, NotFound, StorageError
 
@@ -90,7 +90,12 @@ def set_metadata(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def delete(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Remove what nobody needs. Go's program asks nobody here, and leaves images without layers."""
-    return _each(arguments, given, store.delete)
+
+    def remove(ref: str) -> None:
+        with progress.shown() as report:
+            store.delete(ref, progress=report)
+
+    return _each(arguments, given, remove)
 
 
 def delete_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
@@ -111,7 +116,8 @@ def delete_image(store: Store, arguments: Sequence[str], given: Given) -> int:
         try:
             if image is None:
                 raise NotAnImage(ref)
-            gone = image.delete(commit=not given.yes("test"))
+            with progress.shown() as report:
+                gone = image.delete(commit=not given.yes("test"), progress=report)
             results[ref] = {"deleted-layers": gone} if gone else {}
         except (StorageError, OSError) as error:
             results[ref] = {"error": output.described(error)}
@@ -152,7 +158,8 @@ def _removal(collection: Collection[Any, Any], unknown: type[NotFound]) -> Calla
         item = collection.own(ref)
         if item is None:
             raise unknown(ref)
-        item.delete()
+        with progress.shown() as report:
+            item.delete(progress=report)
 
     return remove
 

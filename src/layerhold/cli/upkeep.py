@@ -7,7 +7,7 @@ and removes it; `--dry-run` stops before that. The status is 0 if nothing is dam
 
 from __future__ import annotations
 
-from layerhold.cli import output
+from layerhold.cli import output, progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0
 def gc(store: Store, _arguments: Sequence[str], given: Given) -> int:
     """Remove files that no record has; with `--dry-run` print their paths instead."""
     dry_run = given.yes("dry-run")
-    found = store.collect_garbage(dry_run=dry_run)
+    with progress.shown() as report:
+        found = store.collect_garbage(dry_run=dry_run, progress=report)
     if given.yes("json"):
         output.json([garbage.path for garbage in found] if dry_run else "")
     elif dry_run:
@@ -38,14 +39,15 @@ def gc(store: Store, _arguments: Sequence[str], given: Given) -> int:
 def dedup(store: Store, _arguments: Sequence[str], given: Given) -> int:
     """Let equal files share their blocks, and print how many bytes do."""
     try:
-        shared = store.dedup(method=given.get("hash-method", "crc"))
+        with progress.shown() as report:
+            shared = store.dedup(method=given.get("hash-method", "crc"), progress=report)
     except ValueError as error:
         output.complain(str(error))
         return 1
     if given.yes("json"):
         output.json({"Deduped": shared.bytes})
     else:
-        output.line(f"Deduplicated {shared.bytes} bytes")
+        output.line(f"Deduplicated {output.size(shared.bytes, ' bytes')}")
     return 0
 
 
@@ -56,7 +58,8 @@ def check(store: Store, _arguments: Sequence[str], given: Given) -> int:
     except ValueError as error:
         output.complain(str(error))
         return 1
-    report = store.check(layer_contents=not given.yes("quick"), unreferenced_for=unreferenced_for)
+    with progress.shown() as moved:
+        report = store.check(layer_contents=not given.yes("quick"), unreferenced_for=unreferenced_for, progress=moved)
     _print(report, given)
     wanted = [flag for flag in ("repair", "force", "dry-run") if given.yes(flag)]
     if not wanted or report.ok:
@@ -101,7 +104,10 @@ def _repair(store: Store, report: Report, given: Given) -> int:
     for removal in planned:
         if not removal.error:
             output.complain(f"{'would remove' if dry_run else 'removing'} {removal.kind} {removal.id}")
-    done = planned if dry_run else store.repair(report, containers=force)
+    done = planned
+    if not dry_run:
+        with progress.shown() as moved:
+            done = store.repair(report, containers=force, progress=moved)
     if errors := [removal.error for removal in done for _ in range(_times(report, removal)) if removal.error]:
         _print_errors(errors, given)
         return 1

@@ -14,7 +14,14 @@ import pytest
 
 from tests.stores import QUIET
 
-_NAME = "import sys; sys.argv[0] = {name!r}; from layerhold.cli.main import run; run()"
+# The bar comes at once, where it comes at all.
+_NAME = """import sys
+from layerhold.cli import progress
+from layerhold.cli.main import run
+sys.argv[0] = {name!r}
+progress._AFTER = -1
+run()
+"""
 
 
 @pytest.fixture
@@ -61,12 +68,43 @@ def test_a_terminal_gets_a_bar_and_the_pipe_what_it_always_gets(tmp_path: Path, 
     pytest.importorskip("rich")
     out, bar = run(tmp_path, "import-layer", "-i", "a" * 64, "-f", str(archive))
     assert out == "a" * 64 + "\n"
-    assert b"Importing" in bar
-    out, bar = run(tmp_path, "diff", "-f", str(tmp_path / "out.tar"), "a" * 64)
-    assert b"Writing" in bar
-    out, bar = run(tmp_path, "applydiff", "-f", str(archive), "a" * 64)
     assert b"Unpacking" in bar
+    assert b"10.2 kB of 10.2 kB, 1 entries" in bar
+    out, bar = run(tmp_path, "diff", "-f", str(tmp_path / "out.tar"), "a" * 64)
+    assert b"Packing" in bar
     assert (tmp_path / "out.tar").read_bytes() == archive.read_bytes()
+
+
+def test_every_long_command_has_one(tmp_path: Path, archive: Path) -> None:
+    pytest.importorskip("rich")
+    layer, other = "a" * 64, "b" * 64
+    run(tmp_path, "import-layer", "-i", layer, "-f", str(archive))
+    run(tmp_path, "create-image", "-i", "d" * 64, layer)
+    for words, phase in [
+        (("check",), "Checking"),
+        (("create-layer", "-i", other, layer), "Copying"),
+        (("create-container", "-i", "c" * 64, "d" * 64), "Copying"),
+        (("create-storage-layer", "-i", "e" * 64, layer), "Copying"),
+        (("applydiff", "-f", str(archive), other), "Copying"),
+        (("applydiff", "-f", str(archive), other), "Unpacking"),
+        (("copy", str(archive), f"{other}:/in"), "Copying"),
+        (("changes", layer), "Comparing"),
+        (("diffsize", layer), "Comparing"),
+        (("dedup",), "Looking for files"),
+        (("gc",), "Removing"),
+        (("delete-container", "c" * 64), "Removing"),
+        (("delete", other), "Removing"),
+        (("delete-image", "d" * 64), "Removing"),
+        (("import-layer", "-i", layer, "-f", str(archive)), "Unpacking"),
+        (("delete-layer", layer), "Removing"),
+        (("wipe",), "Removing"),
+    ]:
+        assert phase.encode() in run(tmp_path, *words)[1], words
+
+
+def test_nobody_needs_one_for_a_moment(tmp_path: Path, archive: Path) -> None:
+    code = _NAME.replace("-1", "60")
+    assert run(tmp_path, "import-layer", "-f", str(archive), code=code)[1] == b""
 
 
 def test_there_is_none_under_the_other_name(tmp_path: Path, archive: Path) -> None:
@@ -74,7 +112,7 @@ def test_there_is_none_under_the_other_name(tmp_path: Path, archive: Path) -> No
 
 
 def test_there_is_none_without_rich(tmp_path: Path, archive: Path) -> None:
-    code = "import sys; sys.modules['rich'] = None; from layerhold.cli.main import run; run()"
+    code = "import sys; sys.modules['rich'] = None\n" + _NAME
     assert run(tmp_path, "import-layer", "-f", str(archive), code=code)[1] == b""
 
 
