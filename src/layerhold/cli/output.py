@@ -83,10 +83,25 @@ def described(error: BaseException) -> str:
 def reading(path: str) -> Iterator[BinaryIO]:
     """Open the file to read from; "" is standard input."""
     if not path:
-        yield sys.stdin.buffer
+        with _interruptible(sys.stdin.buffer) as file:
+            yield file
         return
-    with _opened(path, "rb") as file:
+    with _opened(path, "rb") as opened, _interruptible(opened) as file:
         yield file
+
+
+@contextmanager
+def _interruptible(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Give the file as one that Ctrl-C ends the reading of, in a thread too, if it is one that may give nothing."""
+    import stat
+
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        yield file
+        return
+    from layerhold.cli.interruptible import Interruptible
+
+    with Interruptible(file.fileno()) as stream:
+        yield stream  # type: ignore[misc]
 
 
 @contextmanager
