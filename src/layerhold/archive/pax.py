@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from layerhold.archive.entry import Entry
 
-__all__ = ["EXTENSIONS", "GLOBAL", "Extras", "Malformed", "Stored", "owner", "unsigned32"]
+__all__ = ["EXTENSIONS", "GLOBAL", "LOCAL", "Extras", "Malformed", "Stored", "owner", "simple", "unsigned32"]
 
 LOCAL, GLOBAL, LONG_NAME, LONG_LINK = b"x", b"g", b"L", b"K"
 EXTENSIONS = frozenset((LOCAL, GLOBAL, LONG_NAME, LONG_LINK))
@@ -25,6 +25,9 @@ _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _KEPT = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"atime"))
+_XATTR_LENGTH = len(_XATTR)
+_LINE_END = ord("\n")
+_SECONDS = 12  # digits of a time that is nothing unusual
 _MAX_INT = (1 << 63) - 1
 
 
@@ -42,6 +45,52 @@ def unsigned32(value: int, what: str) -> int:
     if not 0 <= value < 1 << 32:
         raise Malformed(f"invalid tar header: {what} out of range")
     return value
+
+
+Simple = tuple[int | None, int | None, dict[bytes, bytes]]
+
+
+def simple(data: bytes) -> Simple | None:
+    """Read records of which all are times or attributes: mtime, atime, attributes. None if there is anything else.
+
+    This is `Extras` in short, for what nearly all extended headers say; what it does not take, that one judges.
+    """
+    mtime = atime = None
+    xattrs = {}
+    at, end = 0, len(data)
+    while at < end:
+        space = data.find(b" ", at, at + 6)
+        digits = data[at:space]
+        if space < 0 or not digits.isdigit():
+            return None
+        following = at + int(digits)
+        if not space < following <= end or data[following - 1] != _LINE_END:
+            return None
+        key, equals, value = data[space + 1 : following - 1].partition(b"=")
+        if not equals or not value:
+            return None
+        if key == b"mtime":
+            mtime = _simple_time(value)
+        elif key == b"atime":
+            atime = _simple_time(value)
+        elif key.startswith(_XATTR) and b"\0" not in key:
+            xattrs[key[_XATTR_LENGTH:]] = value
+        elif key != b"ctime":
+            return None
+        at = following
+    if -1 in (mtime, atime):
+        return None
+    return mtime, atime, xattrs
+
+
+def _simple_time(text: bytes) -> int:
+    """Read a time that is seconds, or seconds and a fraction of at most nine digits; -1 for any other."""
+    seconds, _, fraction = text.partition(b".")
+    if not seconds.isdigit() or len(seconds) > _SECONDS or len(fraction) > 9:
+        return -1
+    if not fraction:
+        return int(seconds) * 1000000000
+    return int(seconds + fraction.ljust(9, b"0")) if fraction.isdigit() else -1
 
 
 class Extras:

@@ -16,8 +16,8 @@ a sparse map that does not add up, more than 1 MiB of extended headers for one e
 something. Memory is bounded by that megabyte and one block of the stream.
 
 Speed: nearly all headers are plain, and repeat the owners and checksums of others. `_plain` reads those with a few
-slices and two look-ups, and gives up at anything unusual; `_parse` and what stands below it is the whole truth, and
-slower.
+slices and two look-ups, and gives up at anything unusual, and `_with_records` the same behind an extended header with
+times or attributes; `_parse` and what stands below it is the whole truth, and slower.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ _CACHED = 4096
 _PLAIN_FIELDS = Struct("100x 24s 11sc 12s 8s c 355x").unpack
 _FIELD_ENDS = frozenset((b" ", b"\0"))
 _PLAIN_KINDS = frozenset((b"0", b"5", b"1", b"2"))
-_LINKS = frozenset((b"1", b"2"))
 _DEVICES = frozenset((b"3", b"4"))
 _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 
@@ -65,6 +64,7 @@ class TarReader:
         self._offset = 0  # of _block in the stream
         self._left = 0  # bytes of content not handed out yet
         self._padding = 0  # bytes that follow them
+        self._next_at = 0  # where the entry's content begins, if extended headers came before it
         self._ended = False
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._checks: dict[bytes, int] = {}
@@ -78,14 +78,40 @@ class TarReader:
         start = self._at + self._left
         at = start + self._padding
         header = self._block[at : at + BLOCK]
-        entry = _plain(header, self._checks, self._owners, self._times)
+        end = at + BLOCK
+        if header[156:157] == pax.LOCAL:
+            entry = self._with_records(header, end)
+            end = self._next_at
+        else:
+            entry = _plain(header, self._checks, self._owners, self._times)
         if entry is None:
             return self._next_of_any_form()
-        self._sink(self._block[start : at + BLOCK] if at > start else header)
-        self._at = at + BLOCK
+        self._sink(self._block[start:end] if end > start + BLOCK else header)
+        self._at = end
         size = entry.size
         self._left = size
         self._padding = -size & 511
+        return entry
+
+    def _with_records(self, header: bytes, at: int) -> Entry | None:
+        """Read a plain header behind an extended one whose data stand at `at`, if there is nothing unusual in either.
+
+        None for any other. `_next_at` is what follows both.
+        """
+        block = self._block
+        size = _size_of_records(header, self._checks)
+        plain = at + (size + 511 & ~511)
+        self._next_at = plain + BLOCK
+        records = pax.simple(block[at : at + size]) if size and plain + BLOCK <= len(block) else None
+        if records is None:
+            return None
+        entry = _plain(block[plain : plain + BLOCK], self._checks, self._owners, self._times)
+        if entry is not None:
+            mtime, entry.atime, xattrs = records
+            if mtime is not None:
+                entry.mtime = mtime
+            if xattrs:
+                entry.xattrs = xattrs
         return entry
 
     def content(self) -> Iterator[memoryview]:
@@ -232,12 +258,14 @@ def _drop(_data: bytes | memoryview) -> None:
 def _plain(
     header: bytes, checks: dict[bytes, int], owners: dict[bytes, tuple[int, int, int]], times: dict[bytes, int]
 ) -> Entry | None:
-    """Read a header that has nothing unusual in it, and an owner, checksum and time seen before; None for any other."""
+    """Read a header that has nothing unusual in it, and an owner seen before; None for any other."""
     if len(header) < BLOCK:
         return None
     owner_field, digits, end, time_field, check, kind = _PLAIN_FIELDS(header)
     owner = owners.get(owner_field)
     mtime = times.get(time_field)
+    if mtime is None:
+        mtime = _new_time(time_field, times)
     if (
         owner is None
         or mtime is None
@@ -245,7 +273,7 @@ def _plain(
         or end not in _FIELD_ENDS
         or not digits.isdigit()
         # The low half of an Adler-32 that starts at 0 is the sum of all bytes, modulo 65521.
-        or adler32(header, 0) & 0xFFFF != checks.get(check)
+        or adler32(header, 0) & 0xFFFF != (checks.get(check) or _new_check(check, checks))
     ):
         return None
     try:
@@ -259,9 +287,52 @@ def _plain(
             return None
         name = _until_zero(header[345:500]) + b"/" + name
     entry = Entry(name, clean(name), kind, owner, size, mtime)
-    if kind in _LINKS:
+    if header[157]:
         entry.linkname = _until_zero(header[157:257])
     return entry
+
+
+def _new_time(field: bytes, times: dict[bytes, int]) -> int | None:
+    """Read a time that is eleven octal digits, and note it; None for any other."""
+    digits = field[:11]
+    if not digits.isdigit() or field[11:] not in _FIELD_ENDS:
+        return None
+    try:
+        seconds = int(digits, 8)
+    except ValueError:
+        return None
+    if len(times) >= _CACHED:
+        times.clear()
+    mtime = times[field] = seconds * 1000000000
+    return mtime
+
+
+def _new_check(field: bytes, checks: dict[bytes, int]) -> int:
+    """Give, and note, what the Adler-32 of a header with this checksum is; -1 for a checksum in an unusual form."""
+    if not field[:6].isdigit() or field[6:] != b"\0 ":
+        return -1
+    try:
+        stored = int(field[:6], 8)
+    except ValueError:
+        return -1
+    if len(checks) >= _CACHED:
+        checks.clear()
+    expected = checks[field] = (stored - 256 + sum(field)) % _ADLER
+    return expected
+
+
+def _size_of_records(header: bytes, checks: dict[bytes, int]) -> int:
+    """Give how many bytes of records follow an extended header; 0 if that is unusual."""
+    digits = header[124:135]
+    if not digits.isdigit() or adler32(header, 0) & 0xFFFF != (
+        checks.get(header[148:156]) or _new_check(header[148:156], checks)
+    ):
+        return 0
+    try:
+        size = int(digits, 8)
+    except ValueError:
+        return 0
+    return size if size <= EXTENDED_LIMIT else 0
 
 
 def _parse(
