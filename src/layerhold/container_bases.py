@@ -13,7 +13,7 @@ from __future__ import annotations
 from layerhold.drivers.base import LayerSpec
 from layerhold.errors import ImageUnknown, LayerUnknown
 from layerhold.identifiers import new_id
-from layerhold.ids.mappings import IdMappings, checked
+from layerhold.ids.mappings import IdMappings, effective
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import LayerRecord, now
 from layerhold.values import Value
@@ -65,7 +65,7 @@ def find(views: Views, image: str | None, mappings: IdMappings | None, driver: D
     top = views.layers.get(source.layer)
     if top is None:
         raise LayerUnknown(source.layer)
-    wanted = effective(mappings, top)
+    wanted = effective(mappings, top.mappings)
     copies = [layer for id in source.mapped_layers if (layer := views.layers.get(id)) is not None]
     for layer in (top, *copies):
         if layer.mappings == wanted:
@@ -74,16 +74,6 @@ def find(views: Views, image: str | None, mappings: IdMappings | None, driver: D
     if top.mappings is None and driver.maps_at_mount():
         return Base(image=source, layer=top, mappings=wanted, way=AT_MOUNT)
     return Base(image=source, layer=top, mappings=wanted, way=OWN_COPY if source.read_only else COPY)
-
-
-def effective(mappings: IdMappings | None, below: LayerRecord | None) -> IdMappings | None:
-    """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host.
-
-    Raises InvalidMappings for maps that no kernel takes.
-    """
-    if mappings is None:
-        return below.mappings if below else None
-    return None if mappings.identity else checked(mappings)
 
 
 def plan(base: Base, driver: Driver, progress: Callback | None = None) -> Plan:

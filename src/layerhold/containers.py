@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 
-from layerhold import container_bases, references
+from layerhold import references
+from layerhold.blocks import contextmanager
 from layerhold.collection import Collection, Item, distinct, with_data
 from layerhold.drivers.base import LayerSpec
 from layerhold.errors import ContainerUnknown, DuplicateID, DuplicateName, ImageUnknown
 from layerhold.identifiers import check_id, new_id
+from layerhold.ids.mappings import IdMappings
 from layerhold.images import Image
-from layerhold.labels import for_container
 from layerhold.progress import metering
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
@@ -26,17 +27,17 @@ from layerhold.tree.files import disk_usage, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from layerhold.config import Config
     from layerhold.container_bases import Base, Plan
-    from layerhold.ids.mappings import IdMappings
     from layerhold.images import Images
     from layerhold.layers import Layer
     from layerhold.progress import Callback, Meter
     from layerhold.records.table import View
     from layerhold.tables import AnyTables, Views
-    from layerhold.userns import AutoUserns, Userns
+    from layerhold.userns import AutoUserns
 
 
 class Containers(Collection["ContainerRecord", "Container"]):
@@ -58,7 +59,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         *,
         volatile_records: str,
         transient: bool,
-        userns: Userns,
+        config: Config,
     ) -> None:
         super().__init__(tables, directory)
         self._volatile_records = volatile_records
@@ -66,7 +67,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         self.run_directory = run_directory
         self.layers = images.layers
         self._images = images
-        self._userns = userns
+        self._config = config
         self.item = Container
 
     def create(
@@ -110,10 +111,21 @@ class Containers(Collection["ContainerRecord", "Container"]):
             origin=self._volatile_records if volatile else "",
         )
         wanted = with_data(wanted, data)
-        with self._userns.chosen(mappings, self, _id_of(image)) as maps:
+        with self._chosen(mappings, _id_of(image)) as maps:
             base = self._base(wanted, _id_of(image), maps, progress)
             wanted = wanted.replace(image=base.image.id if base.image else "", mappings=base.mappings)
             return self._published(wanted, base, data, label_options, progress)
+
+    @contextmanager
+    def _chosen(self, mappings: IdMappings | AutoUserns | None, image: str | None) -> Iterator[IdMappings | None]:
+        """Give the maps for a new container; those that are chosen are held until the end of the block."""
+        if mappings is None or isinstance(mappings, IdMappings):
+            yield mappings
+            return
+        from layerhold.userns import chosen
+
+        with chosen(self._config, mappings, self, image) as maps:
+            yield maps
 
     def by_layer(self, layer: Layer | str) -> Container | None:
         """Give the container whose own layer `layer` is. Raises LayerUnknown."""
@@ -133,6 +145,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
 
         Raises ImageUnknown, LayerUnknown, StorageError, OSError.
         """
+        from layerhold import container_bases
+
         with self._tables.reading("layers", "images") as views:
             base = container_bases.find(views, _id_of(image), self._given(mappings), self.layers.driver)
             return container_bases.plan(base, self.layers.driver, progress)
@@ -144,6 +158,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
         self, wanted: ContainerRecord, image: str | None, mappings: IdMappings | None, progress: Callback | None
     ) -> Base:
         """Find what the container stands on; a copy that it needs is made. Raises as `create` does."""
+        from layerhold import container_bases
+
         with self._tables.reading("layers", "images", "containers") as views:
             self._refuse_double(views, wanted)
             base = container_bases.find(views, image, self._given(mappings), self.layers.driver)
@@ -161,6 +177,9 @@ class Containers(Collection["ContainerRecord", "Container"]):
         progress: Callback | None,
     ) -> Container:
         """Make the container's layer, and save both records."""
+        from layerhold import container_bases
+        from layerhold.labels import for_container
+
         layer = LayerRecord(
             id=wanted.layer,
             parent=base.layer.id if base.layer else "",

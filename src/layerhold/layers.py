@@ -14,7 +14,6 @@ import os
 from layerhold import references
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.collection import Collection, Item, distinct
-from layerhold.container_bases import effective
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.errors import (
     DamagedLayer,
@@ -26,6 +25,7 @@ from layerhold.errors import (
     ReadOnlyStore,
 )
 from layerhold.identifiers import check_id, new_id
+from layerhold.ids.mappings import effective
 from layerhold.progress import Meter, metered, metering
 from layerhold.records.model import LayerRecord, MountRecord, now
 
@@ -160,7 +160,7 @@ class Layers(Collection["LayerRecord", "Layer"]):
 
         Raises StorageError for maps in which the container has no root, since files are owned by it then.
         """
-        wanted = effective(mappings, base)
+        wanted = effective(mappings, base.mappings if base else None)
         if wanted is None or ((base is None or base.mappings is None) and self.driver.maps_at_mount()):
             return None
         wanted.root()

@@ -14,7 +14,7 @@ from layerhold import references
 from layerhold.collection import with_data
 from layerhold.errors import BigDataUnknown
 from layerhold.records import data as big_data
-from layerhold.records.intents import anything_left, left_over, settle
+from layerhold.records.intents import left_over, settle
 from layerhold.tree.files import remove_tree, sweep_temporaries
 
 TYPE_CHECKING = False
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 
 def clear_up(tables: Tables, files: LayerFiles, layout: Layout, containers: Containers) -> None:
-    """Act on every note that a crash left; does nothing, and takes no lock, when there is none."""
-    if not any(anything_left(home) for home in (*layout.image_homes, containers.directory)):
-        return
+    """Act on every note that a crash left."""
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
 
         def remove(layers: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from layerhold import lock, recovery, references
+from layerhold import lock, references
 from layerhold.blocks import contextmanager
 from layerhold.config import Config
 from layerhold.containers import Containers
@@ -23,9 +23,9 @@ from layerhold.layers import Layer, Layers
 from layerhold.layout import Layout, check_roots
 from layerhold.lock import LockFile
 from layerhold.progress import metering
+from layerhold.records.intents import anything_left
 from layerhold.tables import HeldForReading, HeldForWriting
 from layerhold.tree.files import make_dirs
-from layerhold.userns import Userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Store:
             self.images,
             volatile_records=layout.volatile_containers,
             transient=layout.transient,
-            userns=Userns(config),
+            config=config,
         )
 
     @classmethod
@@ -120,7 +120,10 @@ class Store:
         files.sweep()
         tables = layout.open_tables(files, _Once(found.sweep))
         store = cls(config, layout, files, tables, storage_lock)
-        recovery.clear_up(tables, files, layout, store.containers)
+        if any(anything_left(home) for home in (*layout.image_homes, store.containers.directory)):
+            from layerhold import recovery
+
+            recovery.clear_up(tables, files, layout, store.containers)
         return store
 
     def __enter__(self) -> Store:

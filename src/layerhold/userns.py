@@ -45,59 +45,49 @@ class AutoUserns(Value):
     group_file: str = ""
 
 
-class Userns:
-    """The choice of IDs for the containers of a store."""
+@contextmanager
+def chosen(config: Config, wanted: AutoUserns, containers: Containers, image: str | None) -> Iterator[IdMappings]:
+    """Give the maps for a new container of `image`, for the block in which it is made and saved.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    Raises NoAvailableIDs, NoSubIds, InvalidMappings, ImageUnknown, StorageError, OSError.
+    """
+    root = config.graphroot
+    with LockFile(os.path.join(root, "userns.lock"), rank=lock.USERNS, store=root).exclusive():
+        yield _choose(config, wanted, containers, image)
 
-    @contextmanager
-    def chosen(
-        self, wanted: IdMappings | AutoUserns | None, containers: Containers, image: str | None
-    ) -> Iterator[IdMappings | None]:
-        """Give the maps for a new container, for the block in which it is made and saved.
 
-        Raises NoAvailableIDs, NoSubIds, InvalidMappings, ImageUnknown, StorageError, OSError.
-        """
-        if not isinstance(wanted, AutoUserns):
-            yield wanted
-            return
-        root = self._config.graphroot
-        with LockFile(os.path.join(root, "userns.lock"), rank=lock.USERNS, store=root).exclusive():
-            yield self._choose(wanted, containers, image)
+def _choose(config: Config, wanted: AutoUserns, containers: Containers, image: str | None) -> IdMappings:
+    from layerhold.ids import userns
+    from layerhold.ids.subids import subgids_of, subuids_of
 
-    def _choose(self, wanted: AutoUserns, containers: Containers, image: str | None) -> IdMappings:
-        from layerhold.ids import userns
-        from layerhold.ids.subids import subgids_of, subuids_of
-
-        name = self._config.auto_userns_user or _DEFAULT_NAME
-        available = IdMappings(uids=subuids_of(name), gids=subgids_of(name))
-        with containers._tables.reading("layers", "images", "containers") as views:
-            used = [maps for other in views.containers if (maps := other.mappings) is not None]
-            size = userns.size_to_choose(
-                wanted.size or self._needed(wanted, containers, views, image),
-                requested=wanted.size,
-                at_least=wanted.at_least,
-                smallest=self._config.auto_userns_min_size,
-                largest=self._config.auto_userns_max_size,
-            )
-        return userns.choose(available, used, size, additional=wanted.additional)
-
-    @staticmethod
-    def _needed(wanted: AutoUserns, containers: Containers, views: Views, image: str | None) -> int:
-        """Count the IDs that an image uses, or the files that are to be looked into instead."""
-        from layerhold.container_bases import find
-        from layerhold.ids.userns import size_needed
-
-        top = find(views, image, IdMappings(), containers.layers.driver).layer if image else None
-        owners: set[int] = set()
-        for layer in _chain(views, top):
-            owners.update(layer.uids, layer.gids)
-        passwd, group = (
-            _host_file(path) if path else _file_in(containers, top, name)
-            for path, name in ((wanted.passwd_file, b"etc/passwd"), (wanted.group_file, b"etc/group"))
+    name = config.auto_userns_user or _DEFAULT_NAME
+    available = IdMappings(uids=subuids_of(name), gids=subgids_of(name))
+    with containers._tables.reading("layers", "images", "containers") as views:
+        used = [maps for other in views.containers if (maps := other.mappings) is not None]
+        size = userns.size_to_choose(
+            wanted.size or _needed(wanted, containers, views, image),
+            requested=wanted.size,
+            at_least=wanted.at_least,
+            smallest=config.auto_userns_min_size,
+            largest=config.auto_userns_max_size,
         )
-        return size_needed(passwd, group, owners)
+    return userns.choose(available, used, size, additional=wanted.additional)
+
+
+def _needed(wanted: AutoUserns, containers: Containers, views: Views, image: str | None) -> int:
+    """Count the IDs that an image uses, or the files that are to be looked into instead."""
+    from layerhold.container_bases import find
+    from layerhold.ids.userns import size_needed
+
+    top = find(views, image, IdMappings(), containers.layers.driver).layer if image else None
+    owners: set[int] = set()
+    for layer in _chain(views, top):
+        owners.update(layer.uids, layer.gids)
+    passwd, group = (
+        _host_file(path) if path else _file_in(containers, top, name)
+        for path, name in ((wanted.passwd_file, b"etc/passwd"), (wanted.group_file, b"etc/group"))
+    )
+    return size_needed(passwd, group, owners)
 
 
 def _chain(views: Views, top: LayerRecord | None) -> Iterator[LayerRecord]:

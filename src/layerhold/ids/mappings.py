@@ -66,6 +66,16 @@ def checked(mappings: IdMappings) -> IdMappings:
     return mappings
 
 
+def effective(mappings: IdMappings | None, below: IdMappings | None) -> IdMappings | None:
+    """Give the maps that hold: those that are asked for, else those of the layer below; None: as on the host.
+
+    Raises InvalidMappings for maps that no kernel takes.
+    """
+    if mappings is None:
+        return below
+    return None if mappings.identity else checked(mappings)
+
+
 def refuse_unusable(ranges: Sequence[IdRange], name: str) -> None:
     """Raise InvalidMappings if a range is empty, has numbers that are no IDs, or overlaps another on either side.
 
