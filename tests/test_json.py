@@ -24,7 +24,10 @@ SCHEMAS = {path.name: json.loads(path.read_text()) for path in (DOCS / "schemas"
 REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-JSON_COMMANDS = {command.names[0] for command in (*COMMANDS, *OWN) for flag in command.flags if flag.names[0] == "json"}
+SILENT = {"copy"}  # takes the flag, as Go's program does, and prints nothing
+JSON_COMMANDS = {
+    command.names[0] for command in (*COMMANDS, *OWN) for flag in command.flags if flag.names[0] == "json"
+} - SILENT
 ALWAYS = {"config"}  # it prints JSON without the flag
 
 # One after the other on one store; where a status other than 0 is expected it stands before the line.
