@@ -11,7 +11,7 @@ import os
 
 from layerhold import references
 from layerhold.collection import Collection, Item, distinct, with_data
-from layerhold.errors import DuplicateID, DuplicateName, ImageUnknown, InvalidDigest, LayerUnknown
+from layerhold.errors import BigDataUnknown, DuplicateID, DuplicateName, ImageUnknown, InvalidDigest, LayerUnknown
 from layerhold.identifiers import check_id, new_id
 from layerhold.layers import Layer
 from layerhold.progress import metering
@@ -82,13 +82,12 @@ class Images(Collection["ImageRecord", "Image"]):
         wanted = with_data(wanted, data)
         with self._tables.writing("images", also_reading=("layers",)) as editors:
             wanted = wanted.replace(layer=self._plan(editors, wanted, layer))
+            if (theirs := editors.images.get(wanted.id)) is not None:
+                data = {**self.all_data(theirs), **data}
+                wanted = _completed(wanted, theirs)
+            wanted = wanted.replace(created=wanted.created or now())
             with noted(self.directory, Intent(id=wanted.id)):
-                if (theirs := editors.images.get(wanted.id)) is not None:
-                    self.take_data(theirs)
-                    wanted = _completed(wanted, theirs)
-                wanted = wanted.replace(created=wanted.created or now())
-                for key, value in data.items():
-                    big_data.write(os.path.join(self.directory, wanted.id), key, value)
+                self.write_data(wanted.id, data)
                 editors.images.put(wanted)
                 editors.images.save()
         return Image(self, wanted)
@@ -107,11 +106,18 @@ class Images(Collection["ImageRecord", "Image"]):
         """Say where the data files of the images are that are in the same file as `record`."""
         return os.path.dirname(record.origin) or self.directory
 
-    def take_data(self, theirs: ImageRecord) -> None:
-        """Copy the big data of an additional store's image to where the own image of this ID has its."""
-        for key in theirs.big_data_names:
-            value = big_data.read(os.path.join(self.home(theirs), theirs.id), key)
-            big_data.write(os.path.join(self.directory, theirs.id), key, value)
+    def all_data(self, record: ImageRecord) -> dict[str, bytes]:
+        """Read all big data of an image, another store's perhaps. Raises BigDataUnknown, InvalidID, OSError."""
+        home = os.path.join(self.home(record), check_id(record.id))
+        try:
+            return {key: big_data.read(home, key) for key in record.big_data_names}
+        except BigDataUnknown as error:
+            raise BigDataUnknown(error.ref, f'image {record.id}: "{error.ref}" in {home}') from None
+
+    def write_data(self, id: str, data: Mapping[str, bytes]) -> None:
+        """Write big data of a new image."""
+        for key, value in data.items():
+            big_data.write(os.path.join(self.directory, id), key, value)
 
     def missing(self, ref: str) -> NotFound:
         """Make the error that there is no image `ref`."""
@@ -247,15 +253,17 @@ class Image(Item["ImageRecord"]):
         owner = self._collection
         with owner._tables.writing("images") as editors:
             record = self._now(editors.images)
-            self.record = self._renamed(record, distinct(change(record.names)))
-            if not record.read_only:
-                editors.images.put(self.record)
-                return
-            self.record = self.record.replace(origin="", read_only=False)
-            with noted(owner.directory, Intent(id=record.id)):
-                owner.take_data(record)
-                editors.images.put(self.record)
-                editors.images.save()
+            renamed = self._renamed(record, distinct(change(record.names)))
+            if record.read_only:
+                renamed = renamed.replace(origin="", read_only=False)
+                data = owner.all_data(record)
+                with noted(owner.directory, Intent(id=record.id)):
+                    owner.write_data(record.id, data)
+                    editors.images.put(renamed)
+                    editors.images.save()
+            else:
+                editors.images.put(renamed)
+            self.record = renamed
 
     def _renamed(self, record: ImageRecord, names: tuple[str, ...]) -> ImageRecord:
         """Names that an image gets are remembered, newest first (Go puts one after the other in front)."""

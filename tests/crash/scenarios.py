@@ -2,7 +2,15 @@
 
 Each scenario is one operation on a store made anew with known items in it: `kept` ones, that no operation touches, and
 `going` ones, that the deletes take away. After the kill, `check` looks at the store with ours and with Go's program,
-then makes one more layer, and looks for anything that nobody owns.
+does the operation again, makes one more layer, and looks for damage, and for anything that nobody owns.
+
+A store is made in one of several ways, `<driver>` or `<driver>-<way>`:
+
+    copied       owners are changed by copies of files, not by mounts
+    split, tmpfs images have a root of their own, on the same file system and on another one
+    additional   there is an additional store, of which nothing may change
+    transient, volatile    records of containers are in the run root; all containers are volatile
+    damaged, garbage       a file of an image has changed; there are files without records
 """
 
 from __future__ import annotations
@@ -14,46 +22,101 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import layerhold
+from layerhold.errors import AlreadyExists, NotFound
+from layerhold.ids.mappings import IdMappings, IdRange
 from tests import inputs, stores
 
 DRIVERS = ("overlay", "vfs")
-BASE, LEAF, GOING, NEW, NEXT = ("0a" * 32, "0b" * 32, "0c" * 32, "0d" * 32, "0e" * 32)
-KEPT_IMAGE, GOING_IMAGE, NEW_IMAGE = ("1a" * 32, "1c" * 32, "1d" * 32)
-KEPT_BOX, GOING_BOX, NEW_BOX = ("2a" * 32, "2c" * 32, "2d" * 32)
+BASE, LEAF, GOING, NEW, NEXT, THEIRS = ("0a" * 32, "0b" * 32, "0c" * 32, "0d" * 32, "0e" * 32, "0f" * 32)
+KEPT_IMAGE, GOING_IMAGE, NEW_IMAGE, THEIR_IMAGE = ("1a" * 32, "1c" * 32, "1d" * 32, "1f" * 32)
+KEPT_BOX, GOING_BOX, NEW_BOX, MAPPED_BOX = ("2a" * 32, "2c" * 32, "2d" * 32, "2e" * 32)
+GARBAGE = "3a" * 32
+SPAN = (IdRange(container=0, host=100000, size=65536),)
+MAPS = IdMappings(uids=SPAN, gids=SPAN)
 
 # One statement each; `store` is the store, `tar` the path of a tar to bring in.
+SPLIT = ("split", "tmpfs")
 OPERATIONS = {
-    "import": f"store.layers.create({BASE!r}, id={NEW!r}, names=['new'], diff=open(tar, 'rb'))",
+    "import": f"store.layers.create({BASE!r}, id={NEW!r}, names=['new'], diff=open(tar, 'rb'), writable=False)",
     "create-image": f"store.images.create(layer={BASE!r}, id={NEW_IMAGE!r}, data=image_data({NEW_IMAGE!r}))",
     "create-container": f"store.containers.create(image={KEPT_IMAGE!r}, id={NEW_BOX!r}, data={{'key': b'value'}})",
     "delete-layer": f"store.layers[{LEAF!r}].delete()",
     "delete-image": f"store.images[{GOING_IMAGE!r}].delete()",
     "delete-container": f"store.containers[{GOING_BOX!r}].delete()",
+    "create-mapped": (
+        f"store.containers.create(image={KEPT_IMAGE!r}, id={NEW_BOX!r}, data={{'key': b'value'}}, mappings=MAPS)"
+    ),
+    "mount-mapped": f"store.mount({MAPPED_BOX!r})",
+    "add-names": f"store.images[{THEIR_IMAGE!r}].add_names(['localhost/new:1'])",
+    "take-id": f"store.images.create(layer={BASE!r}, id={THEIR_IMAGE!r}, names=['localhost/new:1'])",
+    "repair": "store.repair(store.check())",
+    "gc": "store.collect_garbage()",
+}
+# What is killed in the tests, in which stores.
+PLAIN = tuple(OPERATIONS)[:6]
+SWEPT = {
+    **dict.fromkeys(DRIVERS, PLAIN),
+    **dict.fromkeys(("vfs-copied", "overlay-copied"), ("create-mapped",)),
+    "overlay-mapped": ("create-mapped", "mount-mapped", "delete-container"),
+    **dict.fromkeys(("vfs-additional", "overlay-additional"), ("add-names", "take-id", "create-container")),
+    "overlay-split": PLAIN,
+    "overlay-tmpfs": ("import", "create-image", "delete-layer", "delete-image", "create-mapped"),
+    **dict.fromkeys(("vfs-volatile", "overlay-transient"), ("create-container", "delete-container")),
+    **dict.fromkeys(("vfs-damaged", "overlay-damaged"), ("repair",)),
+    **dict.fromkeys(("vfs-garbage", "overlay-garbage"), ("gc",)),
 }
 _START = (
-    "import sys; from tests.crash.scenarios import image_data, open_store\n"
+    "import sys; from tests.crash.scenarios import MAPS, image_data, open_store\n"
     "root, driver, tar = sys.argv[1:]; store = open_store(root, driver)\n"
 )
 
 
 class Scenario(NamedTuple):
-    """An operation on a driver's store."""
+    """An operation on a store that was made in one of the ways."""
 
     operation: str
-    driver: str
+    made: str
 
     def command(self) -> str:
-        """The Python that does it; `sys.argv` has the store's folder, the driver and a tar."""
+        """The Python that does it; `sys.argv` has the store's folder, how it is made, and a tar."""
         return _START + OPERATIONS[self.operation]
 
 
-def open_store(folder: str | Path, driver: str) -> layerhold.Store:
-    """Open the store in a folder, laid out as `stores.Place`."""
-    return layerhold.Store.open(graphroot=f"{folder}/root", runroot=f"{folder}/run", driver=driver)
+def open_store(folder: str | Path, made: str) -> layerhold.Store:
+    """Open the store in a folder, laid out as `Place`."""
+    driver, _, way = made.partition("-")
+    config = layerhold.Config.load(graphroot=f"{folder}/root", runroot=f"{folder}/run", driver=driver)
+    return layerhold.Store.open(
+        config.replace(
+            imagestore=f"{folder}/images" if way in SPLIT else "",
+            additional_image_stores=(f"{folder}/additional",) if way == "additional" else (),
+            transient_store=way == "transient",
+            idmapped_mounts=way != "copied",
+        )
+    )
+
+
+class Place(stores.Place):
+    """A store that was made in one of the ways; the roots besides its own are `images` and `additional`."""
+
+    def __init__(self, folder: Path, made: str) -> None:
+        driver, _, self.way = made.partition("-")
+        self.made = made
+        super().__init__(
+            folder, driver, [f"{driver}.imagestore={folder}/additional"] if self.way == "additional" else []
+        )
+
+    @property
+    def flags(self) -> list[str]:
+        """The global options that name this store."""
+        images = ["--image-store", str(self.folder / "images")] if self.way in SPLIT else []
+        return [*super().flags, *images, *(["--transient-store"] if self.way == "transient" else [])]
 
 
 def layer_tar(number: int, files: int = 6) -> bytes:
@@ -92,22 +155,53 @@ def image_data(id: str) -> dict[str, bytes]:
     return {"manifest": json.dumps(manifest).encode(), config_digest: config}
 
 
-def prepare(folder: Path, driver: str) -> None:
-    """Make the store on which every scenario of `driver` starts."""
-    with open_store(folder, driver) as store:
-        base = store.layers.create(id=BASE, names=["base"], diff=io.BytesIO(layer_tar(1)))
-        store.layers.create(base, id=LEAF, names=["leaf"], diff=io.BytesIO(layer_tar(2)))
-        store.layers.create(base, id=GOING, names=["going"], diff=io.BytesIO(layer_tar(3)))
+def prepare(folder: Path, made: str) -> None:
+    """Make the store on which every scenario of the stores that are `made` so starts."""
+    way = made.partition("-")[2]
+    if way == "additional":
+        _prepare_additional(folder / "additional", made.partition("-")[0])
+    with open_store(folder, made) as store:
+        base = store.layers.create(id=BASE, names=["base"], diff=io.BytesIO(layer_tar(1)), writable=False)
+        store.layers.create(base, id=LEAF, names=["leaf"], diff=io.BytesIO(layer_tar(2)), writable=False)
+        store.layers.create(base, id=GOING, names=["going"], diff=io.BytesIO(layer_tar(3)), writable=False)
         store.images.create(layer=BASE, id=KEPT_IMAGE, names=["localhost/kept:1"], data=image_data(KEPT_IMAGE))
         store.images.create(layer=GOING, id=GOING_IMAGE, names=["localhost/going:1"], data=image_data(GOING_IMAGE))
-        store.containers.create(image=KEPT_IMAGE, id=KEPT_BOX, names=["kept"], data={"key": b"value"})
-        store.containers.create(image=KEPT_IMAGE, id=GOING_BOX, names=["going"], data={"key": b"value"})
+        for id, name, maps in (
+            (KEPT_BOX, "kept", None),
+            (GOING_BOX, "going", MAPS if way == "mapped" else None),
+            *([(MAPPED_BOX, "mapped", MAPS)] if way == "mapped" else []),
+        ):
+            data = {"key": b"value"}
+            store.containers.create(
+                image=KEPT_IMAGE, id=id, names=[name], data=data, mappings=maps, volatile=way == "volatile"
+            )
+        if way == "damaged":
+            own = store.driver.path(GOING)
+            (Path(own) / ("diff" if store.driver.name == "overlay" else "") / "dir3/file2").write_text("damaged")
+    if way == "garbage":
+        _leave_garbage(Place(folder, made))
+
+
+def _prepare_additional(folder: Path, driver: str) -> None:
+    with layerhold.Store.open(graphroot=folder, runroot=f"{folder}-run", driver=driver) as store:
+        layer = store.layers.create(id=THEIRS, names=["theirs"], diff=io.BytesIO(layer_tar(6)))
+        store.images.create(layer=layer, id=THEIR_IMAGE, names=["localhost/theirs:1"], data=image_data(THEIR_IMAGE))
+        store.shutdown()
+
+
+def _leave_garbage(place: Place) -> None:
+    homes = [place.root / f"{place.driver}-{kind}" / GARBAGE for kind in ("layers", "images", "containers")]
+    homes += [place.root / ("vfs/dir" if place.driver == "vfs" else "overlay") / GARBAGE / "diff"]
+    for home in homes:
+        home.mkdir(parents=True)
+        (home / "file").write_text("garbage")
+    homes[0].with_name(f"{GARBAGE}.tar-split.gz").write_text("garbage")
 
 
 # -- after the kill
 
 
-def check(place: stores.Place, scenario: Scenario, expected: set[str], *, go_first: bool, podman: bool = False) -> None:
+def check(place: Place, scenario: Scenario, expected: set[str], *, go_first: bool, podman: bool = False) -> None:
     """Assert all that must hold after a kill; `expected` is from `sweep.moments`.
 
     Go's program clears up as well, and would hide what ours leaves: without `go_first` it looks at the very end only.
@@ -115,8 +209,11 @@ def check(place: stores.Place, scenario: Scenario, expected: set[str], *, go_fir
     if go_first:
         go_looks(place, scenario)
     _we_look(place, scenario)
-    with open_store(place.folder, place.driver) as store:
+    again(place, scenario)
+    with open_store(place.folder, place.made) as store:
         store.layers.create(BASE, id=NEXT, diff=io.BytesIO(layer_tar(5)))
+        report = store.check(unreferenced_for=1e9)
+        assert report.ok or (scenario.operation != "repair" and place.way == "damaged"), vars(report)
     left = leftovers(place) | (paths(place) - expected)
     assert not left, f"left behind: {sorted(left)}"
     go_looks(place, scenario)
@@ -126,9 +223,23 @@ def check(place: stores.Place, scenario: Scenario, expected: set[str], *, go_fir
         assert "localhost/kept:1" in listed.stdout.split(), listed.stdout
 
 
-def _we_look(place: stores.Place, scenario: Scenario) -> None:
-    with open_store(place.folder, place.driver) as store:
-        tars = {BASE: 1, GOING: 3, LEAF: 2, NEW: 4}
+def again(place: Place, scenario: Scenario) -> None:
+    """Do the operation once more: it succeeds, or says that what it makes is there, or what it removes is not."""
+    tar = place.folder.parent / "new.tar"
+    with open_store(place.folder, place.made) as store, suppress(AlreadyExists, NotFound):
+        exec(OPERATIONS[scenario.operation], {"store": store, "tar": tar, "MAPS": MAPS, "image_data": image_data})
+    if place.way == "mapped":
+        with open_store(place.folder, place.made) as store:
+            with store.mount(MAPPED_BOX) as top:
+                assert (top / "same").stat().st_uid == SPAN[0].host
+            store.unmount(MAPPED_BOX, force=True)
+            store.containers[MAPPED_BOX].delete()
+        assert set(stores.mounts_below(place.folder)) <= {str(place.root / "overlay")}, "something is mounted"
+
+
+def _we_look(place: Place, scenario: Scenario) -> None:
+    with open_store(place.folder, place.made) as store:
+        tars = {BASE: 1, LEAF: 2, NEW: 4, THEIRS: 6, **({} if place.way == "damaged" else {GOING: 3})}
         for layer in store.layers:
             if (number := tars.get(layer.id)) is not None:
                 with layer.diff(compression=0) as stream:
@@ -151,7 +262,7 @@ def _data(item: layerhold.Image | layerhold.Container) -> dict[str, bytes]:
     return {key: item.data[key] for key in item.data}
 
 
-def go_looks(place: stores.Place, scenario: Scenario) -> None:
+def go_looks(place: Place, scenario: Scenario) -> None:
     """Assert that Go's program lists what no kill may lose, and reads the base layer."""
     layers, images, containers = (
         {item["id"] for item in place.go_json(kind)} for kind in ("layers", "images", "containers")
@@ -163,24 +274,32 @@ def go_looks(place: stores.Place, scenario: Scenario) -> None:
 def _kept_is_there(scenario: Scenario, layers: set[str], images: set[str], containers: set[str]) -> None:
     operation = scenario.operation
     assert layers >= {BASE} | ({LEAF} if operation != "delete-layer" else set()), "a finished layer is lost"
-    assert images >= {KEPT_IMAGE} | ({GOING_IMAGE} if operation != "delete-image" else set()), "an image is lost"
+    stays = operation not in ("delete-image", "repair")
+    assert images >= {KEPT_IMAGE} | ({GOING_IMAGE} if stays else set()), "an image is lost"
+    if scenario.made.endswith("-additional"):
+        assert THEIRS in layers, "another store's layer is lost"
+        assert THEIR_IMAGE in images, "another store's image is lost"
     assert containers >= {KEPT_BOX} | ({GOING_BOX} if operation != "delete-container" else set()), "a container is lost"
     assert GOING in layers or GOING_IMAGE not in images, "an image without its layer"
 
 
-def known_ids(place: stores.Place) -> dict[str, set[str]]:
+def known_ids(place: Place) -> dict[str, set[str]]:
     """The IDs of the records on disk, incomplete ones too."""
     found: dict[str, set[str]] = {"layers": set(), "images": set(), "containers": set()}
-    for kind in found:
+    for kind, root in product(found, (place.root, place.run, *_other_roots(place))):
         for name in (f"{kind}.json", f"volatile-{kind}.json"):
-            file = place.root / f"{place.driver}-{kind}" / name
+            file = root / f"{place.driver}-{kind}" / name
             if file.exists():
                 records: list[dict[str, Any]] = json.loads(file.read_text() or "[]")
                 found[kind] |= {record["id"] for record in records}
     return found
 
 
-def leftovers(place: stores.Place) -> set[str]:
+def _other_roots(place: Place) -> list[Path]:
+    return [root for name in ("images", "additional") if (root := place.folder / name).is_dir()]
+
+
+def leftovers(place: Place) -> set[str]:
     """Files and directories of the store that belong to no record, or are of the kinds that do not outlive a write."""
     known = known_ids(place)
     found = set()
@@ -190,17 +309,19 @@ def leftovers(place: stores.Place) -> set[str]:
         kind = next((kind for kind in known if f"{place.driver}-{kind}/" in path), "layers")
         if (match and match[0] not in known[kind]) or re.match(r"(\.tmp-|\.pending-|temp-dir-|lock-\d)", name):
             found.add(path)
-    links, layers = place.root / "overlay" / "l", known["layers"]
-    if place.driver == "overlay" and len(list(links.iterdir())) != len(layers):
-        found.add(f"{len(list(links.iterdir()))} short links for {len(layers)} layers")
-    for id in layers:
-        home = place.root / ("vfs/dir" if place.driver == "vfs" else "overlay") / id
-        if not home.is_dir():
-            found.add(f"a record without a directory: {id}")
-    return found
+    there: set[str] = set()
+    for home in [
+        root / ("vfs/dir" if place.driver == "vfs" else "overlay") for root in (place.root, *_other_roots(place))
+    ]:
+        ids = {path.name for path in home.iterdir() if len(path.name) == 64}
+        there |= ids
+        links = len(list((home / "l").iterdir())) if place.driver == "overlay" else len(ids)
+        if links != len(ids):
+            found.add(f"{home}: {links} short links for {len(ids)} layers")
+    return found | {f"a record without a directory: {id}" for id in known["layers"] - there}
 
 
-def paths(place: stores.Place) -> set[str]:
+def paths(place: Place) -> set[str]:
     """The paths of a store, IDs and short links taken out, the insides of layers not looked at."""
     found = set()
     for path in walk(place):
@@ -209,11 +330,11 @@ def paths(place: stores.Place) -> set[str]:
     return found
 
 
-def walk(place: stores.Place, folder: str = "") -> Iterator[str]:
+def walk(place: Place, folder: str = "") -> Iterator[str]:
     """All paths below the store's roots but those within the tree of a layer."""
     for entry in os.scandir(place.folder / folder):
         path = os.path.join(folder, entry.name)
         yield path
-        inside = re.search(r"/vfs/dir/[^/]+$|/overlay/[0-9a-f]{64}/(diff|work|merged|empty)$", path)
+        inside = re.search(r"/vfs/dir/[^/]+$|/overlay/[0-9a-f]{64}/(diff\d*|work|merged|empty)$", path)
         if entry.is_dir(follow_symlinks=False) and not inside:
             yield from walk(place, path)

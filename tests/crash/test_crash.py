@@ -26,19 +26,20 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(params=scenarios.DRIVERS)
-def template(request: pytest.FixtureRequest, store_dir: Path) -> Template:
-    return Template(store_dir, request.param)
-
-
-@pytest.mark.parametrize("operation", scenarios.OPERATIONS)
-def test_killed_at_every_change(template: Template, operation: str) -> None:
-    failures = sweep(template, Scenario(operation, template.driver))
+@pytest.mark.parametrize(
+    "scenario",
+    [Scenario(operation, made) for made, operations in scenarios.SWEPT.items() for operation in operations],
+    ids=lambda scenario: f"{scenario.made}-{scenario.operation}",
+)
+def test_killed_at_every_change(store_dir: Path, scenario: Scenario) -> None:
+    failures = sweep(Template(store_dir, scenario.made), scenario)
     assert not failures, "\n".join(failures)
 
 
-def test_killed_at_random_moments_of_an_import(template: Template) -> None:
-    scenario = Scenario("import", template.driver)
+@pytest.mark.parametrize("driver", scenarios.DRIVERS)
+def test_killed_at_random_moments_of_an_import(store_dir: Path, driver: str) -> None:
+    template = Template(store_dir, driver)
+    scenario = Scenario("import", driver)
     _, expected = moments(template, scenario, ("rename",))
     random_ = random.Random(3)
     began = time.monotonic()
@@ -56,6 +57,6 @@ def test_killed_at_random_moments_of_an_import(template: Template) -> None:
         stores.clear(place.folder)
 
 
-def _start(template: Template, place: stores.Place, scenario: Scenario) -> subprocess.Popen[bytes]:
+def _start(template: Template, place: scenarios.Place, scenario: Scenario) -> subprocess.Popen[bytes]:
     env = os.environ | {"PYTHONPATH": PYTHONPATH}
     return subprocess.Popen(template.words(place, scenario), cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
