@@ -312,7 +312,7 @@ class BigData(Generic[R]):
         """
         if not key:
             raise InvalidBigDataName(f"can't set empty name for {self._collection.noun} big data item")
-        big_data.file_name(key)
+        big_data.check_key(key)
         digests = {} if digest is None else {key: _checked(digest if isinstance(digest, str) else digest(value))}
         with (
             self._item.changing() as (editor, record),

@@ -99,7 +99,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         """
         data = data or {}
         for key in data:
-            big_data.file_name(key)
+            big_data.check_key(key)
         volatile = volatile or self._transient
         wanted = ContainerRecord(
             id=new_id() if id is None else check_id(id),

@@ -70,7 +70,7 @@ class Images(Collection["ImageRecord", "Image"]):
         """
         data = data or {}
         for key in data:
-            big_data.file_name(key)
+            big_data.check_key(key)
         wanted = ImageRecord(
             id=new_id() if id is None else check_id(id),
             digest=str(_valid(digest)),

@@ -22,7 +22,8 @@ from layerhold.archive.split import split_file
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import is_mark
 from layerhold.blocks import contextmanager
-from layerhold.errors import DigestMismatch, RefusedEntry
+from layerhold.digests import Digest
+from layerhold.errors import DigestMismatch, InvalidDigest, RefusedEntry, UnsupportedDigest
 from layerhold.progress import Meter
 from layerhold.tree.root import Root
 from layerhold.values import Value
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from layerhold.archive.compress import Readable, Source
     from layerhold.archive.entry import Entry
     from layerhold.archive.split import SplitWriter
-    from layerhold.digests import Digest
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback
 
@@ -56,6 +56,17 @@ class Applied(Value):
     left_out: int = 0
 
 
+def _refuse_unknown(expect: str) -> None:
+    """Raise InvalidDigest for what no stream can be found to have."""
+    about = f'expecting "{expect}"'
+    try:
+        algorithm = Digest.parse(expect).algorithm
+    except InvalidDigest as error:
+        raise type(error)(expect, about) from None
+    if algorithm != "sha256":
+        raise UnsupportedDigest(expect, about)
+
+
 def apply(
     stream: Readable,
     root_path: str,
@@ -72,8 +83,11 @@ def apply(
 
     `expect` is the digest that the stream is to have, as it comes or uncompressed. `progress` is told how much of the
     stream has come, and how many entries; what it raises passes through. Raises BadArchive, RefusedEntry, NotPermitted,
-    DigestMismatch, StorageError (an owner that is not mapped), OSError.
+    DigestMismatch, InvalidDigest (`expect`; UnsupportedDigest for all but sha256), StorageError (an owner that is not
+    mapped), OSError.
     """
+    if expect is not None:
+        _refuse_unknown(expect)
     meter = None if progress is None else Meter(progress, "unpacking", total_bytes=_left_to_read(stream))
     with (
         _writing_split(split_path) as split,

@@ -279,6 +279,9 @@ def _scan_array(text: str, at: int, raw: bytes | None) -> list[tuple[bytes, dict
 def _scan_object(text: str, at: int) -> tuple[dict[str, Any], int]:
     try:
         value, end = json_text.scan(text, at)
+    except SystemError:
+        json_text.load_errors()
+        return _scan_object(text, at)
     except StopIteration as error:
         raise _Misplaced(error.value, "a value is expected") from None
     except ValueError as error:  # those from the makers of numbers do not know where they are

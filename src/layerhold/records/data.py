@@ -36,6 +36,12 @@ def file_name(key: str) -> str:
     return name
 
 
+def check_key(key: str) -> None:
+    """See that big data can be written under `key`. Raises InvalidBigDataName."""
+    if len(file_name(key)) > _LONGEST:
+        raise InvalidBigDataName(f"a key of {len(key)} characters is too long for a file's name")
+
+
 def open_data(directory: str, key: str) -> BinaryIO:
     """Open the file of `key` for reading. Raises BigDataUnknown, InvalidBigDataName, OSError."""
     try:
@@ -52,8 +58,6 @@ def read(directory: str, key: str) -> bytes:
 
 def write(directory: str, key: str, value: bytes) -> None:
     """Put `value` in the file of `key`; the directory is made if need be. Raises InvalidBigDataName, OSError."""
-    name = file_name(key)
-    if len(name) > _LONGEST:
-        raise InvalidBigDataName(f"a key of {len(key)} characters is too long for a file's name")
+    check_key(key)
     make_dirs(directory)
-    write_atomic(os.path.join(directory, name), value)
+    write_atomic(os.path.join(directory, file_name(key)), value)

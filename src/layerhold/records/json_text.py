@@ -38,7 +38,7 @@ class _Settings:
 
 
 # Gives the value that begins at a place of a text, and where it ends. Raises StopIteration (with the place) where no
-# value begins, and ValueError, which has `pos` and `msg` if it is about the text.
+# value begins, ValueError, which has `pos` and `msg` if it is about the text, and SystemError (see `load_errors`).
 scan: Callable[[str, int], tuple[Any, int]]
 _chunks: Callable[[object, int], Any]
 
@@ -62,6 +62,11 @@ else:
         return "".join(_chunks(value, 0))
 
 
+def load_errors() -> None:
+    """Load what the C functions of Python 3.11 say errors with; until then they raise SystemError, without a reason."""
+    import json.decoder  # noqa: F401
+
+
 def decode(text: str) -> object:
     """Give the one value that a text is. Raises ValueError."""
     start = len(text) - len(text.lstrip(" \t\r\n"))
@@ -69,6 +74,9 @@ def decode(text: str) -> object:
         value, end = scan(text, start)
     except StopIteration:
         raise ValueError("a value is expected") from None
+    except SystemError:
+        load_errors()
+        return decode(text)
     if text[end:].strip(" \t\r\n"):
         raise ValueError("something stands behind the value")
     return value
