@@ -348,6 +348,25 @@ def test_images_of_an_additional_store_are_mounted_and_taken_over(over_additiona
     assert complained(twins, "delete-image other") == ("", "other: layer not known\n")
 
 
+def test_an_additional_store_that_cannot_be_read_is_passed_over(over_additional: tuple[Pair, Path]) -> None:
+    twins, below = over_additional
+    both(twins, "create-layer -i {missing} -n own")
+    for name in ("ours", "go"):
+        (below.parent.parent.parent / name / "root" / f"{below.name}-layers" / "layers.json").write_text("[{")
+    assert statuses(twins, "layers -q") == (0, 1)
+    assert twins[0].run("layers -q").stdout == f"{command_rows.MISSING}\n"
+    assert "below/ours/root is passed over: loading" in twins[0].run("layers").stderr
+    assert statuses(twins, "layer base") == (1, 1)
+
+
+def test_an_additional_store_that_is_named_twice_is_listed_once(over_additional: tuple[Pair, Path]) -> None:
+    lines = []
+    for twin in over_additional[0]:
+        twin.settings = [*twin.settings, *twin.settings]
+        lines.append(len(twin.run("layers -q").stdout.splitlines()))
+    assert lines[1] == 2 * lines[0]
+
+
 # -- mounts
 
 
@@ -456,8 +475,11 @@ TESTS: dict[str, tuple[Callable[..., None], ...]] = {
     "an ID that an additional store has is used again (`overlay`)": (
         test_an_id_of_an_additional_store_can_be_used_again,
     ),
-    "`mount --ro` of an image in an additional store; `delete-image` of one that was taken over from there": (
+    "`mount --ro` of an image in an additional store; `delete-image` of one that was taken over from there; lists where "
+    "such a store cannot be read, or is named twice": (
         test_images_of_an_additional_store_are_mounted_and_taken_over,
+        test_an_additional_store_that_cannot_be_read_is_passed_over,
+        test_an_additional_store_that_is_named_twice_is_listed_once,
     ),
     "`copy` by way of a link in a layer; owners of directories that it makes in a layer with ID maps": (
         test_copying.test_a_link_leads_out_of_the_layer_in_go_only,
