@@ -475,8 +475,8 @@ TESTS: dict[str, tuple[Callable[..., None], ...]] = {
     "an ID that an additional store has is used again (`overlay`)": (
         test_an_id_of_an_additional_store_can_be_used_again,
     ),
-    "`mount --ro` of an image in an additional store; `delete-image` of one that was taken over from there; lists where "
-    "such a store cannot be read, or is named twice": (
+    "`mount --ro` of an image in an additional store; `delete-image` of one that was taken over from there; lists "
+    "where such a store cannot be read, or is named twice": (
         test_images_of_an_additional_store_are_mounted_and_taken_over,
         test_an_additional_store_that_cannot_be_read_is_passed_over,
         test_an_additional_store_that_is_named_twice_is_listed_once,
