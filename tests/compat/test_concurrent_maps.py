@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.userns import AutoUserns
 from tests import programs
 from tests.compat.test_mappings import MAPS, owners_tar
-from tests.stores import QUIET, Place
+from tests.stores import QUIET, Place, mounts_below
 
 pytestmark = [pytest.mark.root]
 
 EACH, AUTO = 4, 12  # containers of each process
 OURS = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 import layerhold
 from layerhold.ids.mappings import IdMappings, IdRange
 
@@ -126,3 +128,22 @@ def _fork(place: Place, count: int) -> int:
         os._exit(0)
     finally:
         os._exit(1)
+
+
+def test_several_readers_of_a_mapped_layer(store_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own mounts of the layers below: they hold the same, shared lock."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    place = Place(store_dir, "overlay")
+    make(place)
+    spans = (IdRange(container=0, host=100000, size=65536),)
+    with layerhold.Store.open(graphroot=place.root, runroot=place.run, driver="overlay") as store:
+        box = store.containers.create(image="image", mappings=IdMappings(uids=spans, gids=spans))
+        other = store.layers.create()
+
+        def read(_number: int) -> int:
+            return len(box.layer.changes(other))
+
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(read, range(40))) == {read(0)}
+    assert mounts_below(place.folder) == [str(place.root / "overlay")]
