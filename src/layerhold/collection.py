@@ -20,6 +20,7 @@ from layerhold.errors import (
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import EMPTY, ContainerRecord, ImageRecord
+from layerhold.records.table import Unread
 from layerhold.tree.files import make_dirs
 from layerhold.values import Generic, TypeVar
 
@@ -51,7 +52,7 @@ class Collection(Generic[R, T]):
     kind: ClassVar[str]
     noun: ClassVar[str]
     unknown: ClassVar[type[NotFound]]
-    item: Callable[[Any, R], T]
+    item: Callable[[Any, R | Unread[R]], T]
 
     def __init__(self, tables: AnyTables, directory: str) -> None:
         self._tables = tables
@@ -88,7 +89,7 @@ class Collection(Generic[R, T]):
     def __iter__(self) -> Iterator[T]:
         with self._tables.reading(self.kind) as views:
             view = self.view(views)
-            records = [*view.own, *view.of_others()]
+            records: list[R | Unread[R]] = [*view.unread(), *view.of_others()]
         return iter([self.item(self, record) for record in records])
 
     def __len__(self) -> int:
@@ -118,19 +119,31 @@ class Collection(Generic[R, T]):
 class Item(Generic[R]):
     """One layer, image or container."""
 
-    def __init__(self, collection: Collection[R, Any], record: R) -> None:
+    def __init__(self, collection: Collection[R, Any], record: R | Unread[R]) -> None:
         self._collection = collection
-        self.record = record
+        self._record = record
+
+    @property
+    def record(self) -> R:
+        """All that the store's file says of it. Raises DamagedFile."""
+        record = self._record
+        if isinstance(record, Unread):
+            record = self._record = record.read()
+        return record
+
+    @record.setter
+    def record(self, record: R) -> None:
+        self._record = record
 
     @property
     def id(self) -> str:
         """The ID, mostly 64 hex digits."""
-        return self.record.id
+        return self._record.id
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names, each of which belongs to one item of the kind only."""
-        return self.record.names
+        return self._record.names
 
     @property
     def metadata(self) -> str:

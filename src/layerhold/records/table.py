@@ -69,6 +69,26 @@ class _Row:
         return type(flags) is dict and flags.get(INCOMPLETE) is True
 
 
+class Unread(Generic[R]):
+    """A record that nobody has looked at yet: its ID and names are known, the rest is made when it is asked for."""
+
+    __slots__ = ("_row", "_view", "id")
+
+    def __init__(self, id: str, row: _Row, view: View[R]) -> None:
+        self.id = id
+        self._row = row
+        self._view = view
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self._row.names())
+
+    def read(self) -> R:
+        """Give the record. Raises DamagedFile."""
+        return self._view._value(self._row)
+
+
 class View(Generic[R]):
     """The records, as long as the lock is held. IDs and names are exact unless said otherwise.
 
@@ -167,6 +187,10 @@ class View(Generic[R]):
 
     def __len__(self) -> int:
         return len(self._rows) - len(self._half_made) + sum(map(len, self.others))
+
+    def unread(self) -> list[Unread[R]]:
+        """Give the records, not those of the others, without making values of them."""
+        return [Unread(id, row, self) for id, row in self._rows.items() if id not in self._half_made]
 
     def _value(self, row: _Row) -> R:
         if row.value is None:
@@ -430,7 +454,7 @@ class Table(Generic[R]):
                 view._shadowed.append((id, rows[id]))
                 view._half_made.discard(id)
             rows[id] = row
-            if row.incomplete():
+            if "flags" in values and row.incomplete():
                 view._half_made.add(id)
 
     def _sweep(self) -> None:
