@@ -19,7 +19,7 @@ LAYERS = (
     ("values", "blocks", "linux", "digests", "errors", "progress"),
     ("tree", "ids", "lock", "labels"),
     ("archive", "records"),
-    ("drivers", "config", "settings", "storage_conf", "toml_lines", "driver_options", "roots"),
+    ("drivers", "config", "settings"),
     (
         "store",
         "layers",

@@ -1,4 +1,4 @@
-"""The settings of a store: from the caller, or else from the files and variables of `settings.py`.
+"""The settings of a store: from the caller, or else from the files and variables of `settings/sources.py`.
 
 If the caller names both roots no file is read, since none has a say; a single root that he does not name comes from the
 files, and nothing else does.
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
-    from layerhold.settings import Settings
-    from layerhold.storage_conf import Setting
+    from layerhold.settings.sources import Settings
+    from layerhold.settings.storage_conf import Setting
 
 _OPTIONS = "storage.options"
 _DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay", "overlay2", "vfs", "zfs")
@@ -96,7 +96,7 @@ class Config(Value):
 
     def with_driver(self, driver: str, options: Sequence[str] = ()) -> Self:
         """Make these settings with another driver ("": any will do), and more driver options (`key=value`)."""
-        from layerhold.driver_options import image_stores
+        from layerhold.settings.driver_options import image_stores
 
         rest, stores = image_stores(options, driver) if options else ((), ())
         return self.replace(
@@ -109,8 +109,8 @@ class Config(Value):
 
 def resolve(settings: Settings, env: Mapping[str, str]) -> Config:
     """Make a configuration of what was read; relative places stay so, any driver will do. Raises BadConfig."""
-    from layerhold import driver_options
-    from layerhold.settings import DRIVER, DRIVER_OPTIONS
+    from layerhold.settings import driver_options
+    from layerhold.settings.sources import DRIVER, DRIVER_OPTIONS
 
     notes = list(_notes(settings))
     graphroot, runroot = _roots(settings, env, notes)
@@ -150,7 +150,7 @@ def resolve(settings: Settings, env: Mapping[str, str]) -> Config:
 
 
 def _from_files(env: Mapping[str, str]) -> Config:
-    from layerhold.settings import read
+    from layerhold.settings.sources import read
 
     settings = read(env)
     config = resolve(settings, env)
@@ -165,7 +165,7 @@ def _from_files(env: Mapping[str, str]) -> Config:
 
 def unknown_driver(settings: Settings) -> BadConfig | None:
     """Give the error that the driver which is set is none, if so."""
-    from layerhold.settings import DRIVER
+    from layerhold.settings.sources import DRIVER
 
     named = settings.last(DRIVER)
     if named is None or not named.value or named.value in _DRIVERS:
@@ -179,7 +179,7 @@ def unknown_driver(settings: Settings) -> BadConfig | None:
 
 
 def _roots(settings: Settings, env: Mapping[str, str], notes: list[str]) -> tuple[str, str]:
-    from layerhold import roots
+    from layerhold.settings import roots
 
     graph, run = settings.last("storage.graphroot"), settings.last("storage.runroot")
     if roots.user(env) != 0:
@@ -195,8 +195,8 @@ def _roots(settings: Settings, env: Mapping[str, str], notes: list[str]) -> tupl
 
 
 def _not_writable(named: Sequence[Setting | None], env: Mapping[str, str]) -> Iterator[str]:
-    from layerhold import roots
-    from layerhold.settings import is_of_the_system
+    from layerhold.settings import roots
+    from layerhold.settings.sources import is_of_the_system
 
     for setting in named:
         place = _place(setting, env)
@@ -207,7 +207,7 @@ def _not_writable(named: Sequence[Setting | None], env: Mapping[str, str]) -> It
 
 def _place(setting: Setting | None, env: Mapping[str, str]) -> str:
     """Give the path that a setting names, "" if none; links are resolved if it is there."""
-    from layerhold import roots
+    from layerhold.settings import roots
 
     if setting is None or not isinstance(setting.value, str):
         return ""
@@ -233,7 +233,7 @@ def _absolute(given: str | os.PathLike[str] | None, otherwise: str) -> str:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
-    from layerhold.driver_options import NOT_TAKEN
+    from layerhold.settings.driver_options import NOT_TAKEN
 
     for key, why in {
         "storage.driver": "overlay2 is an old name of the driver overlay",

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from layerhold import storage_conf
 from layerhold.config import Config
 from layerhold.errors import BadConfig
-from layerhold.toml_lines import Lines
+from layerhold.settings import storage_conf
+from layerhold.settings.toml_lines import Lines
 
 KEYS = [*storage_conf.KEYS, *storage_conf.TABLES, "storage.unknown", "other", '"storage.driver"', "storage.DRIVER"]
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from layerhold import roots, settings
 from layerhold.config import Config
 from layerhold.errors import BadConfig, IncompleteOptions
+from layerhold.settings import roots
+from layerhold.settings import sources as settings
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from layerhold import config as configuration
-from layerhold import driver_options, settings, storage_conf
 from layerhold.cli import output
 from layerhold.errors import StorageError
+from layerhold.settings import driver_options, storage_conf
+from layerhold.settings import sources as settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from layerhold.cli.flags import Given
     from layerhold.config import Config
-    from layerhold.settings import Settings
-    from layerhold.storage_conf import Setting
+    from layerhold.settings.sources import Settings
+    from layerhold.settings.storage_conf import Setting
 
 # What is set to something else than it says: variables are put in, links resolved, old names replaced.
 _RESOLVED = ("storage.graphroot", "storage.runroot", "storage.driver", "storage.imagestore")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from layerhold import settings
 from layerhold.cli import main
+from layerhold.settings import sources as settings
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layerhold.errors import BadConfig
-from layerhold.storage_conf import KEYS, TEXT, YES_OR_NO, parse
+from layerhold.settings.storage_conf import KEYS, TEXT, YES_OR_NO, parse
 
 EXAMPLE = {"string": '"a"', "boolean": "true", "integer": "7", "list": '["a"]', "map": '{a = "b"}', "old": '"a"'}
 VALUE = {"string": "a", "boolean": True, "integer": 7, "list": ("a",), "map": {"a": "b"}, "old": "a"}

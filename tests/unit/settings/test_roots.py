@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from layerhold import roots
 from layerhold.errors import BadConfig
+from layerhold.settings import roots
 
 
 @pytest.fixture

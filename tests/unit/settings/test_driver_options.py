@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from layerhold.driver_options import image_stores, is_one, shown, usable
 from layerhold.drivers.options import parse as parse_options
-from layerhold.settings import Settings
-from layerhold.storage_conf import KEYS, parse
+from layerhold.settings.driver_options import image_stores, is_one, shown, usable
+from layerhold.settings.sources import Settings
+from layerhold.settings.storage_conf import KEYS, parse
 
 OVERLAY = frozenset(key.rpartition(".")[2] for key in KEYS if key.startswith("storage.options.overlay."))
 

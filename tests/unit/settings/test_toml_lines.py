@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerhold.toml_lines import Lines
+from layerhold.settings.toml_lines import Lines
 
 TEXT = '''\
 # a comment = 1

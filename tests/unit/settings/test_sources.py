@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from layerhold import settings
 from layerhold.errors import BadConfig
+from layerhold.settings import sources as settings
 
 
 class Machine:

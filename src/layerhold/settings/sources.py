@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import os
 
-from layerhold import roots
 from layerhold.errors import BadConfig
-from layerhold.storage_conf import Setting, parse
+from layerhold.settings import roots
+from layerhold.settings.storage_conf import Setting, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

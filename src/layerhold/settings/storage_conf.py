@@ -109,7 +109,7 @@ class _Reader:
     """Takes the settings out of the tables of one file."""
 
     def __init__(self, text: str, name: str) -> None:
-        from layerhold.toml_lines import Lines
+        from layerhold.settings.toml_lines import Lines
 
         self._lines = Lines(text)
         self._name = name

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from layerhold.settings import Settings
+    from layerhold.settings.sources import Settings
 
 _OPTIONS = "storage.options"
 _IMAGE_STORES = ("imagestore", "additionalimagestore")
