@@ -37,6 +37,7 @@ LAYERS = (
         "layer_files",
         "identifiers",
         "layout",
+        "comparing",
         "container_bases",
         "userns",
         "streams",

@@ -26,9 +26,9 @@ from layerhold.archive.split import assemble
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import OVERLAY_MARKS
 from layerhold.blocks import ExitStack
+from layerhold.comparing import Comparison
 from layerhold.digests import Digest
 from layerhold.errors import BadArchive, DamagedLayer, InvalidBigDataName, InvalidDigest, StorageError
-from layerhold.layers import Layer
 from layerhold.progress import metering
 from layerhold.records.data import file_name
 from layerhold.tree.root import Root
@@ -331,7 +331,7 @@ class _Contents:
     def _tar(self, stack: ExitStack, views: Views, layer: LayerRecord, split: str) -> Iterator[bytes]:
         """Give the layer's tar, put together from its tar-split file, or made anew if it has none."""
         if not os.path.exists(split):
-            return Layer(self._store.layers, layer)._generated(stack, views.layers, layer, None)
+            return stack.enter_context(Comparison(self._driver, views.layers, layer, None)).tar()
         if not self._driver.exists(layer.id):
             return assemble(split, _opener(self._driver.path(layer.id), None))
         own = stack.enter_context(self._driver.own_files(layer.id))

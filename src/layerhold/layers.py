@@ -16,7 +16,6 @@ from layerhold.blocks import ExitStack, contextmanager
 from layerhold.collection import Collection, Item, distinct
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.errors import (
-    DamagedLayer,
     DuplicateID,
     DuplicateName,
     LayerNotMounted,
@@ -33,27 +32,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import BinaryIO, TypedDict
+    from typing import BinaryIO
 
     from layerhold.archive.apply import Applied
-    from layerhold.archive.changes import Change, Maps
+    from layerhold.archive.changes import Change
     from layerhold.archive.compress import Readable
+    from layerhold.comparing import Comparison
     from layerhold.drivers.base import Build, Contents, Driver
     from layerhold.ids.mappings import IdMappings
     from layerhold.layer_files import LayerFiles
     from layerhold.lock import LockFile
     from layerhold.progress import Callback
-    from layerhold.records.table import View
     from layerhold.tables import AnyTables, Editors, Views
     from layerhold.tree.trash import TempDir
-
-    class How(TypedDict):
-        """How to read a tree (archive/changes.py, archive/export.py)."""
-
-        deletions: str
-        lowers: tuple[str, ...] | None
-        xattr_prefix: str
-
 
 _BLOCK = 1 << 20
 
@@ -334,17 +325,13 @@ class Layer(Item["LayerRecord"]):
 
     def changes(self, against: Layer | str | None = None, *, progress: Callback | None = None) -> list[Change]:
         """Say what differs from the parent, or from layer `against`, sorted by path. Raises LayerUnknown, OSError."""
-        from layerhold.archive import changes
-
-        with metering(progress, "comparing") as meter, self._reading(against) as (maps, base, contents):
-            return list(changes.between(base, contents.path, maps=maps, meter=meter, **_how(contents)))
+        with metering(progress, "comparing") as meter, self._compared(against) as comparison:
+            return comparison.changes(meter)
 
     def diff_size(self, against: Layer | str | None = None, *, progress: Callback | None = None) -> int:
         """Say how many bytes the files have that differ from the parent, or from layer `against`."""
-        from layerhold.archive import changes
-
-        with metering(progress, "comparing") as meter, self._reading(against) as (maps, base, contents):
-            return changes.diff_size(base, contents.path, maps=maps, meter=meter, **_how(contents))
+        with metering(progress, "comparing") as meter, self._compared(against) as comparison:
+            return comparison.size(meter)
 
     @contextmanager
     def diff(
@@ -365,15 +352,14 @@ class Layer(Item["LayerRecord"]):
         from layerhold.archive.compress import wrap
         from layerhold.streams import as_file
 
-        with ExitStack() as stack:
-            views = stack.enter_context(self._collection._tables.reading("layers"))
-            record = self._now(views.layers)
+        with self._compared(against) as comparison:
+            record = self.record
             how = record.compression if compression is None else compression
             split = self._collection.files.split(self.id, self._collection.home(record))
-            if not regenerate and self._is_parent(views.layers, record, against) and os.path.exists(split):
-                chunks, total = self._assembled(stack, record, split), record.diff_size or None
+            if not regenerate and comparison.is_with_parent and os.path.exists(split):
+                chunks, total = comparison.original(split), record.diff_size or None
             else:
-                chunks, total = self._generated(stack, views.layers, record, against, progress), None
+                chunks, total = comparison.tar(progress), None
             if progress is not None:
                 chunks = metered(chunks, Meter(progress, "packing", total_bytes=total))
             with as_file(wrap(chunks, how)) as file:
@@ -393,6 +379,8 @@ class Layer(Item["LayerRecord"]):
         A `volatile` mount is never synced: faster, and what was written is lost if the machine crashes. `mappings` are
         used where the layer has none, and the driver can show owners by them.
         """
+        from layerhold.comparing import at_mount
+
         owner = self._collection
         with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
             record = self._now(editors.layers)
@@ -404,7 +392,7 @@ class Layer(Item["LayerRecord"]):
                 options=tuple(options),
                 read_only=read_only,
                 volatile=volatile,
-                mappings=_at_mount(editors.layers, record.replace(mappings=record.mappings or mappings)),
+                mappings=at_mount(editors.layers, record.replace(mappings=record.mappings or mappings)),
             )
             path = owner.driver.mount(self.id, wanted)
             count = mounted.count + 1 if mounted else 1
@@ -480,74 +468,15 @@ class Layer(Item["LayerRecord"]):
             return views.mounts.get(self.id)
 
     @contextmanager
-    def _reading(self, against: Layer | str | None) -> Iterator[tuple[Maps | None, str | None, Contents]]:
-        with ExitStack() as stack:
-            views = stack.enter_context(self._collection._tables.reading("layers"))
-            record = self._now(views.layers)
-            base, contents = self._compared(stack, views.layers, record, against)
-            yield self._maps(views.layers, record, against), base, contents
+    def _compared(self, against: Layer | str | None) -> Iterator[Comparison]:
+        """Hold the layers' lock, and this layer against another."""
+        from layerhold.comparing import Comparison
 
-    def _maps(self, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> Maps | None:
-        """Give the maps of the layer to compare with and of this one, if they are not the same."""
-        id = self._reference(layers, record, against)
-        other = layers.get(id) if id else None
-        if other is None or other.mappings == record.mappings:
-            return None
-        return other.mappings, record.mappings
-
-    def _compared(
-        self, stack: ExitStack, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None
-    ) -> tuple[str | None, Contents]:
-        """Open the tree of layer `against` (None if it is not needed), and what is to be compared with it."""
-        driver = self._collection.driver
-        other = self._reference(layers, record, against)
-        contents = stack.enter_context(driver.contents(record.id, against=other, mappings=_at_mount(layers, record)))
-        if other is None or contents.lowers is not None:
-            return None, contents
-        return stack.enter_context(driver.contents(other, against=None)).path, contents
-
-    @staticmethod
-    def _reference(layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> str | None:
-        """The ID of the layer to compare with: one that is not known stands for the parent, as in the Go library.
-
-        If there is no parent it stands for itself, and the driver says that it has no files of it.
-        """
-        if isinstance(against, Layer):
-            return against.id
-        found = layers.find(against) if against else None
-        return found.id if found else record.parent or against or None
-
-    def _is_parent(self, layers: View[LayerRecord], record: LayerRecord, against: Layer | str | None) -> bool:
-        return self._reference(layers, record, against) == (record.parent or None)
-
-    def _assembled(self, stack: ExitStack, record: LayerRecord, split: str) -> Iterator[bytes]:
-        from layerhold.archive.split import assemble
-        from layerhold.tree.root import Root
-
-        own = stack.enter_context(self._collection.driver.own_files(record.id))
-        root = stack.enter_context(Root(own.path))
-        return _counted(assemble(split, root.open_file), record)
-
-    def _generated(
-        self,
-        stack: ExitStack,
-        layers: View[LayerRecord],
-        record: LayerRecord,
-        against: Layer | str | None,
-        progress: Callback | None = None,
-    ) -> Iterator[bytes]:
-        from layerhold.archive import changes, export
-
-        base, contents = self._compared(stack, layers, record, against)
-        whole = base is None
-        maps = self._maps(layers, record, against)
-        meter = None if progress is None else Meter(progress, "comparing")
-        return export.tar(
-            contents.path,
-            changes=None if whole else changes.between(base, contents.path, maps=maps, meter=meter, **_how(contents)),
-            mappings=record.mappings,
-            **_how(contents),
-        )
+        other = against.id if isinstance(against, Layer) else against
+        with self._collection._tables.reading("layers") as views:
+            self.record = self._now(views.layers)
+            with Comparison(self._collection.driver, views.layers, self.record, other) as comparison:
+                yield comparison
 
 
 class Mount:
@@ -587,12 +516,6 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _at_mount(layers: View[LayerRecord], record: LayerRecord) -> IdMappings | None:
-    """Give the maps by which a mount is to show the layers below; if these have maps, their files' owners are right."""
-    parent = layers.get(record.parent) if record.parent else None
-    return record.mappings if parent is not None and parent.mappings is None else None
-
-
 def _same(one: LayerRecord, other: LayerRecord) -> bool:
     """Tell whether two records are of one layer, not of two that were given the same ID one after the other."""
     return (one.created, one.diff_digest, one.compressed_diff_digest) == (
@@ -600,17 +523,3 @@ def _same(one: LayerRecord, other: LayerRecord) -> bool:
         other.diff_digest,
         other.compressed_diff_digest,
     )
-
-
-def _how(contents: Contents) -> How:
-    return {"deletions": contents.deletions, "lowers": contents.lowers, "xattr_prefix": contents.xattr_prefix}
-
-
-def _counted(chunks: Iterator[bytes], record: LayerRecord) -> Iterator[bytes]:
-    """Pass the chunks on, and raise DamagedLayer if they are not as many bytes as the record says."""
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        yield chunk
-    if record.diff_digest and size != record.diff_size:
-        raise DamagedLayer(f"layer {record.id}: read {size} bytes instead of {record.diff_size} bytes")
