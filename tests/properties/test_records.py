@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layerhold.errors import DamagedFile
 from layerhold.ids.mappings import IdMappings, IdRange
-from layerhold.records.codec import KEYS, decode, encode, parse_array, to_json
+from layerhold.records.codec import KEYS, decode, encode, parse_array, parse_records, to_json
 from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
 from layerhold.values import Value
 
@@ -50,7 +50,7 @@ def records(kind: type[Any]) -> st.SearchStrategy[Value]:
 def test_every_record_comes_back(kind: type[Any], data: st.DataObject) -> None:
     record = data.draw(records(kind))
     raw = encode(record)
-    (found,) = parse_array(b"[" + raw + b"]", "x")
+    (found,) = parse_records(b"[" + raw + b"]", "x")
     assert found[0] == raw
     assert decode(kind, found[1]) == record
     assert encode(decode(kind, found[1])) == raw
@@ -79,10 +79,13 @@ def test_texts_are_escaped_as_go_does(text: str) -> None:
 
 def must_end_well(data: bytes) -> None:
     try:
-        found = parse_array(data, "layers.json")
+        found = parse_records(data, "layers.json")
     except DamagedFile as error:
         assert str(error).startswith('loading "layers.json": ')  # noqa: PT017 - not every input is damage
+        with pytest.raises(DamagedFile):
+            parse_array(data, "layers.json")
         return
+    assert parse_array(data, "layers.json") == [values for _raw, values in found]
     assert [json.loads(raw) for raw, _values in found] == [values for _raw, values in found]
     for kind in KEYS:
         for _raw, values in found:

@@ -4,8 +4,8 @@ One line, no spaces, keys in the order of the tables below, empty optional ones 
 `&`, U+2028 and U+2029 escaped. Go matches keys without regard to case; `canonical` gives them the spelling of the
 tables. Keys that are not in the table come back after the others (Go's programs drop them at the next save).
 
-A file is taken apart record by record, so that the bytes of each are known and need not be made again for a save. What
-is no JSON, or could not be written again as JSON (NaN, numbers beyond a float), is damage: Go refuses such files, too.
+What is no JSON, or could not be written again as JSON (NaN, numbers beyond a float), is damage: Go refuses such files,
+too. How a file is written again without encoding what did not change is in splice.py.
 """
 
 from __future__ import annotations
@@ -138,6 +138,11 @@ def encode(record: Value) -> bytes:
     return to_json(values)
 
 
+def knows(kind: type[Value]) -> Callable[[dict[str, Any]], bool]:
+    """Give the test whether all keys of a JSON object are known, in their usual spelling."""
+    return _PLANS[kind].keys.issuperset
+
+
 def canonical(kind: type[Value], values: dict[str, Any]) -> dict[str, Any]:
     """Give the known keys of a JSON object their usual spelling; of several spellings the last one goes."""
     keys = _PLANS[kind].keys
@@ -185,17 +190,25 @@ def _decode_others(kind: type[Value], values: dict[str, Any], fields: dict[str, 
         fields["mappings"] = IdMappings(uids=maps.get(UIDMAP, ()), gids=maps.get(GIDMAP, ()))
 
 
-def parse_array(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
-    """Take the array of objects in a file apart: for each its bytes, and what is in it.
+def parse_array(data: bytes, path: str) -> list[dict[str, Any]]:
+    """Read the array of objects in a file.
 
     Absent (empty) content and `null` are an array without objects. Raises DamagedFile, which says where.
     """
+    text = _text_of(data, path)
+    at = _blank(text, 0)
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        # Go reads invalid bytes as U+FFFD. The bytes that are kept for saving are then no longer those of the file, so
-        # such a file is damage that we leave alone.
-        raise DamagedFile(path, f"byte {error.start}: not UTF-8 text") from error
+        value, end = json_text.scan(text, at)
+        if type(value) is list and _DICT.issuperset(map(type, value)) and _blank(text, end) == len(text):
+            return value
+    except (StopIteration, ValueError, RecursionError, SystemError):
+        pass  # `parse_records` says what is wrong, and where
+    return [values for _raw, values in parse_records(data, path)]
+
+
+def parse_records(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
+    """Take the array of objects in a file apart: for each its bytes, and what is in it. Raises DamagedFile."""
+    text = _text_of(data, path)
     at = _blank(text, 0)
     if at == len(text) or (text.startswith("null", at) and _blank(text, at + 4) == len(text)):
         return []
@@ -203,6 +216,15 @@ def parse_array(data: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
         return _scan_array(text, at, data if text.isascii() else None)
     except _Misplaced as error:
         raise DamagedFile(path, _place(text, error.at, error.what)) from None
+
+
+def _text_of(data: bytes, path: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # Go reads invalid bytes as U+FFFD. The bytes that are kept for saving are then no longer those of the file, so
+        # such a file is damage that we leave alone.
+        raise DamagedFile(path, f"byte {error.start}: not UTF-8 text") from error
 
 
 @contextmanager
@@ -336,6 +358,7 @@ def _number(name: str, value: object) -> int:
 
 
 _STRINGS, _INTEGERS = frozenset((str,)), frozenset((int,))
+_DICT = frozenset((dict,))
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 A table may be split over several files (stable first, volatile last); a record is in the file that its `origin` names,
 and stays there. What other stores have, which are only read, can be looked up behind what is in the table. The
 files are read again when the last writer's mark in the lock file, or a file's inode, size or time, has changed. Records
-stay JSON until somebody looks at them, and a save encodes those that changed: of the others the bytes are kept.
+stay JSON until somebody looks at them, and a save encodes those that changed: the bytes of the others are copied from
+the text that was read (splice.py).
 
 Order of a save: the mark in the lock file, then each file that changed, whole, by rename. A crash in between makes
 others read once too often. What the block of `writing` changed is saved when it ends well; if it raises, what was not
@@ -24,13 +25,23 @@ import os
 from layerhold.blocks import contextmanager
 from layerhold.errors import DamagedFile, LockOrder, ReadOnlyStore, StorageError, StorePassedOver
 from layerhold.lock import MARK_SIZE
-from layerhold.records.codec import KEYS, canonical, decode, encode, parse_array, without_collecting
+from layerhold.records.codec import (
+    KEYS,
+    canonical,
+    decode,
+    encode,
+    knows,
+    parse_array,
+    parse_records,
+    without_collecting,
+)
+from layerhold.records.splice import Change, spliced
 from layerhold.tree.files import FULL, overwrite, read_bytes, sweep_temporaries, write_atomic
 from layerhold.values import Generic, TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from layerhold.blocks import ExitStack
@@ -40,13 +51,17 @@ if TYPE_CHECKING:
 else:
     R = None
 
+_TEXT = frozenset((str,))
 Stamp = tuple[int, int, int] | None  # inode, size, time of a file; None: not there
 INCOMPLETE = "incomplete"
 VOLATILE = "volatile-"  # how the names of files begin that need not outlive the machine's running
 
 
 class _Row:
-    """One record in a file: its bytes (None: to be encoded) and its JSON, or its value, or both."""
+    """One record in a file: its JSON as it was read, or its value, or both; its bytes, if they were made here.
+
+    `json` is None for what was put here.
+    """
 
     __slots__ = ("file", "json", "raw", "value")
 
@@ -103,6 +118,7 @@ class View(Generic[R]):
         self._paths = paths
         self._read_only = read_only
         self._rows: dict[str, _Row] = {}
+        self._texts = [b""] * len(paths)  # the files
         self._shadowed: list[tuple[str, _Row]] = []  # records whose ID another one has
         self._half_made: set[str] = set()
         self._names: dict[str, str] | None = None
@@ -118,6 +134,7 @@ class View(Generic[R]):
         view: View[R] = View(self._kind, self._paths, read_only=self._read_only)
         view._rows, view._shadowed, view._half_made = self._rows, self._shadowed, self._half_made
         view._names, view._doubled, view.others = self._names, self._doubled, others
+        view._texts = self._texts
         return view
 
     def get(self, id: str) -> R | None:
@@ -235,6 +252,7 @@ class Editor(View[R]):
     def __init__(self, table: Table[R], held: Held, known: View[R]) -> None:
         super().__init__(table.kind, table.files)
         self._rows = dict(known._rows)
+        self._texts = list(known._texts)
         self._shadowed = known._shadowed
         self._half_made = set(known._half_made)
         self._names = None if known._names is None else dict(known._names)
@@ -242,6 +260,8 @@ class Editor(View[R]):
         self._table = table
         self._held = held
         self._dirty: set[int] = set()
+        self._before: dict[str, _Row | None] = {}  # what the files have of the records that changed
+        self._apart: set[int] = set()  # files in which more than one record of an ID, or the order, changed
 
     def put(self, record: R) -> None:
         """Add a record, or put it in the place of the one with its ID. Names that others have become its own."""
@@ -259,18 +279,59 @@ class Editor(View[R]):
         row = self._rows.pop(id, None)
         if row is None:
             return
+        self._before.setdefault(id, row)
         self._forget_names(id, row)
         self._half_made.discard(id)
         self._dirty.add(row.file)
         if self._shadowed:
+            self._apart.update(other.file for other_id, other in self._shadowed if other_id == id)
             self._dirty.update(other.file for other_id, other in self._shadowed if other_id == id)
             self._shadowed = [(other_id, other) for other_id, other in self._shadowed if other_id != id]
 
     def save(self) -> None:
         """Write what changed, now: the mark first, then the files. Raises OSError; then the files are as they were."""
         if self._dirty:
-            self._table.save(self, self._held, self._dirty)
-            self._dirty = set()
+            contents = {file: self._content(file) for file in sorted(self._dirty)}
+            self._table.save(contents, self._held)
+            for file, content in contents.items():
+                self._texts[file] = content
+            self._dirty, self._apart, self._before = set(), set(), {}
+
+    def _content(self, file: int) -> bytes:
+        """Give what a file is to have now."""
+        text = self._texts[file]
+        content = spliced(text, list(self._changes(file))) if text and file not in self._apart else None
+        if content is None:
+            self._find_bytes(file)
+            content = _encoded(self, file)
+        return content
+
+    def _changes(self, file: int) -> Iterator[Change]:
+        for id, before in self._before.items():
+            now = self._rows.get(id)
+            if now is not None and now.file == file:
+                if now.raw is None:
+                    now.raw = encode(now.value)
+                new: bytes | None = now.raw
+            else:
+                new = None
+            if before is not None and before.file == file:
+                yield Change(old=before.raw if before.json is None else before.json, new=new)
+            elif new is not None:
+                yield Change(old=None, new=new)
+
+    def _find_bytes(self, file: int) -> None:
+        """Find the bytes of all records that did not change."""
+        waiting: dict[str, list[_Row]] = {}
+        for id, row in (*self._shadowed, *self._rows.items()):
+            if row.file == file and row.raw is None and row.json is not None:
+                waiting.setdefault(id, []).append(row)
+        for raw, as_spelled in parse_records(self._texts[file], self._paths[file]):
+            values = canonical(self._kind, as_spelled)
+            for row in waiting.get(values.get("id") or "", ()):
+                if row.raw is None and row.json == values:
+                    row.raw = raw
+                    break
 
     @contextmanager
     def pending(self, record: R) -> Iterator[None]:
@@ -323,6 +384,9 @@ class Editor(View[R]):
         old = self._rows.get(id)
         if old is not None:
             self._forget_names(id, old)
+        elif self._before.get(id) is not None:
+            self._apart.add(row.file)  # it went, and comes again at the end
+        self._before.setdefault(id, old)
         self._rows[id] = row
         (self._half_made.add if row.incomplete() else self._half_made.discard)(id)
         self._dirty.add(row.file)
@@ -395,9 +459,8 @@ class Table(Generic[R]):
         origin: str = getattr(record, "origin", "")
         return self.files.index(origin) if origin else 0
 
-    def save(self, editor: Editor[R], held: Held, dirty: set[int]) -> None:
-        """Write the files in `dirty`, for an editor."""
-        contents = {file: _encoded(editor, file) for file in sorted(dirty)}
+    def save(self, contents: Mapping[int, bytes], held: Held) -> None:
+        """Write what files are to have, for an editor."""
         held.record_write()
         for file, content in contents.items():
             path = self.files[file]
@@ -439,14 +502,28 @@ class Table(Generic[R]):
         return view
 
     def _load_file(self, view: View[R], file: int, path: str) -> None:
+        text = view._texts[file] = read_bytes(path) or b""
+        records = parse_array(text, path)
+        rows = view._rows
+        if not rows and all(map(knows(self.kind), records)):
+            found: dict[Any, _Row] = {values.get("id"): _Row(file, None, values) for values in records}
+            if len(found) == len(records) and _TEXT.issuperset(map(type, found)):
+                view._rows = found
+                flagged = [values["id"] for values in records if "flags" in values]
+                view._half_made = {id for id in flagged if found[id].incomplete()}
+                return
+        self._load_odd(view, file, path, records)
+
+    def _load_odd(self, view: View[R], file: int, path: str, records: Sequence[dict[str, Any]]) -> None:
+        """Take in records of which some may have IDs that others have, or keys that are spelled in another way."""
         rows = view._rows
         earlier = set(rows)
-        for raw, as_spelled in parse_array(read_bytes(path) or b"", path):
+        for as_spelled in records:
             values = canonical(self.kind, as_spelled)
             id = values.get("id") or ""
             if type(id) is not str:
                 raise DamagedFile(path, f'record {id!r}: "id" is to be a text')
-            row = _Row(file, raw, values)
+            row = _Row(file, None, values)
             if id in earlier:
                 view._shadowed.append((id, row))
                 continue
@@ -466,7 +543,7 @@ class Table(Generic[R]):
     def _view_of(self, editor: Editor[R]) -> View[R]:
         view = View(self.kind, self.files)
         view._rows, view._shadowed, view._half_made = editor._rows, editor._shadowed, editor._half_made
-        view._names, view._doubled = editor._names, editor._doubled
+        view._names, view._doubled, view._texts = editor._names, editor._doubled, editor._texts
         if any(row.file for row in editor._rows.values()):
             view._rows = dict(sorted(editor._rows.items(), key=lambda item: item[1].file))
         return view
@@ -481,7 +558,7 @@ def _encoded(view: View[Any], file: int) -> bytes:
     for row in (*(row for _id, row in view._shadowed), *view._rows.values()):
         if row.file == file:
             if row.raw is None:
-                row.raw = encode(row.value)
+                row.raw = encode(view._value(row))
             raws.append(row.raw)
     return b"[" + b",".join(raws) + b"]"
 

@@ -12,7 +12,7 @@ import pytest
 from layerhold.errors import DamagedFile
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.records import model
-from layerhold.records.codec import canonical, decode, encode, parse_array, to_json
+from layerhold.records.codec import canonical, decode, encode, parse_array, parse_records, to_json
 from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
 
 # As a store of the Go library has them.
@@ -130,17 +130,19 @@ def test_what_json_does_not_have_is_not_written() -> None:
         to_json(float("nan"))
 
 
-def test_parse_array_keeps_the_bytes_of_each_record() -> None:
+def test_parse_records_keeps_the_bytes_of_each_record() -> None:
     records = [b'{"id":"a", "x": [1, {"y": "}],[{"}]}', '{"id":"ä\\u00e4"}'.encode(), b"{}", b'{\n"id": null }']
     for data in (b"[" + b",".join(records) + b"]", b"\n [ " + b" , ".join(records) + b"\t]\r\n"):
-        found = parse_array(data, "layers.json")
+        found = parse_records(data, "layers.json")
         assert [raw for raw, _values in found] == records
+        assert [values for _raw, values in found] == parse_array(data, "layers.json")
         assert [values for _raw, values in found] == [json.loads(record) for record in records]
 
 
 @pytest.mark.parametrize("data", [b"", b" \n", b"null", b" null\n", b"[]", b" [ ]\n"])
 def test_nothing(data: bytes) -> None:
     assert parse_array(data, "layers.json") == []
+    assert parse_records(data, "layers.json") == []
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,8 @@ def test_nothing(data: bytes) -> None:
 def test_damage_is_named_with_its_place(data: bytes, where: str) -> None:
     with pytest.raises(DamagedFile, match=re.escape(f'loading "/x/layers.json": {where}')):
         parse_array(data, "/x/layers.json")
+    with pytest.raises(DamagedFile, match=re.escape(f'loading "/x/layers.json": {where}')):
+        parse_records(data, "/x/layers.json")
 
 
 def test_now(monkeypatch: pytest.MonkeyPatch) -> None:
