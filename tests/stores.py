@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -93,6 +94,12 @@ def _run(words: list[str], stdin: bytes | None, check: bool) -> Answer:
         tail = [word for word in words if not word.startswith("import sys")]
         raise AssertionError(f"{' '.join(tail)} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}")
     return answer
+
+
+def descriptors() -> list[str]:
+    """The descriptors that this process has open, when what earlier tests left to the collector has been closed."""
+    gc.collect()
+    return sorted(os.listdir("/proc/self/fd"))
 
 
 # -- trees

@@ -24,6 +24,7 @@ from layerhold.labels import (
 )
 from layerhold.linux import selinux
 from layerhold.tree.files import remove_tree
+from tests import stores
 
 DEFAULTS = Labels(process="system_u:system_r:container_t:s0", mount="system_u:object_r:container_file_t:s0")
 LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
@@ -311,7 +312,7 @@ def test_relabel_goes_deep_with_few_directories_open(on: None, tmp_path: Path, m
             os.chdir("d")
         Path("file").touch()
         os.chdir(here)
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(stores.descriptors())
         opened = []
         real = selinux.set_file_label
 
@@ -323,7 +324,7 @@ def test_relabel_goes_deep_with_few_directories_open(on: None, tmp_path: Path, m
         relabel(str(top), LABEL)
         assert len(opened) == deep + 2
         assert max(opened) < before + labels._KEPT_OPEN + 10
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(stores.descriptors()) == before
     finally:
         os.chdir(here)
         remove_tree(str(top))

@@ -17,6 +17,7 @@ import pytest
 from layerhold import lock
 from layerhold.errors import LockOrder, ReadOnlyStore, StorageError
 from layerhold.lock import BothLocks, LockFile, ReadersLock
+from tests import stores
 
 
 @contextmanager
@@ -230,11 +231,11 @@ def test_links_and_directories_are_refused(tmp_path: Path) -> None:
 
 
 def test_descriptors_are_not_inherited_and_are_closed(path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(stores.descriptors())
     with lock_file(path).exclusive():
         (mine,) = (fd for fd in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{fd}") == str(path))
         assert not os.get_inheritable(int(mine))
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(stores.descriptors()) == before
 
 
 def test_a_readers_lock_needs_no_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from layerhold.archive import changes
 from layerhold.archive.changes import ADD, DELETE, MODIFY, Change, between, diff_size
 from layerhold.archive.whiteouts import ERASE, OVERLAY_MARKS
 from layerhold.tree.root import Root
+from tests import stores
 from tests.unit.archive.trees import OLD, OPAQUE, PREFIX, WHITEOUT, attribute, copied, make, settle
 
 LETTERS = {MODIFY: "C", ADD: "A", DELETE: "D"}
@@ -249,14 +250,14 @@ def test_the_size_of_a_layer_is_that_of_its_files(tmp_path: Path) -> None:
 
 def test_closing_early_closes_everything(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", BASE), make(tmp_path / "new", {"x": b""})
-    before = os.listdir("/proc/self/fd")
+    before = stores.descriptors()
     for found in (
         between(str(old), str(new), deletions=ERASE, lowers=None),
         between(None, str(new), deletions=OVERLAY_MARKS, lowers=[str(old)]),
     ):
         assert next(iter(found), None) is not None
         found.close()  # type: ignore[attr-defined]
-    assert os.listdir("/proc/self/fd") == before
+    assert stores.descriptors() == before
 
 
 def test_a_tree_that_is_not_there_is_named(tmp_path: Path) -> None:

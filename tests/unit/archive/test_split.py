@@ -11,6 +11,7 @@ import pytest
 from layerhold.archive.split import SplitWriter, assemble, split_file
 from layerhold.digests import crc64
 from layerhold.errors import DamagedLayer
+from tests import stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ def lines_of(*calls: tuple[Any, ...]) -> bytes:
 def put_together(tmp_path: Path, lines: bytes) -> bytes:
     """Assemble from `lines` and the files below `tmp_path`; no descriptor may stay open."""
     (tmp_path / "split.gz").write_bytes(gzip.compress(lines))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(stores.descriptors())
 
     def opened(name: bytes) -> int:
         return os.open(os.fsencode(tmp_path) + b"/" + name, os.O_RDONLY | os.O_NONBLOCK)
@@ -39,7 +40,7 @@ def put_together(tmp_path: Path, lines: bytes) -> bytes:
     try:
         return b"".join(assemble(str(tmp_path / "split.gz"), opened))
     finally:
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(stores.descriptors()) == before
 
 
 def test_lines_are_those_of_go() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.tree.walk import directories
+from tests import stores
 
 
 def test_each_before_those_in_it_in_order(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_deeper_than_paths_and_descriptors(tmp_path: Path) -> None:
         os.close(at)
         at = below
     os.close(at)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(stores.descriptors())
     most = count = 0
     try:
         for directory in directories(str(tmp_path)):
@@ -43,17 +44,17 @@ def test_deeper_than_paths_and_descriptors(tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", tmp_path / "long-name"], check=True)
     assert count == 1501
     assert most < 150
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(stores.descriptors()) == before
 
 
 def test_what_is_given_up_is_closed(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(stores.descriptors())
     walk = directories(str(tmp_path))
     next(walk)
     next(walk)
     walk.close()  # type: ignore[attr-defined]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(stores.descriptors()) == before
 
 
 def test_nothing_there(tmp_path: Path) -> None:
