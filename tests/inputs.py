@@ -1,18 +1,21 @@
-"""Tars that tests bring into stores: a real root filesystem, a layer of many small files, and hand-made odd ones.
+"""Tars that tests bring into stores: a real root filesystem, layers of many small or few large files, and odd ones.
 
-The two big ones are made once, in `.work/inputs/` of the checkout, each under a lock file and renamed into place. The
-small ones are pure functions that return the bytes of a tar.
+The first three are made once, in `.work/inputs/` of the checkout, each under a lock file and renamed into place; only
+the root filesystem is fetched, all else is made here. The odd ones are pure functions that return the bytes of a tar.
 """
 
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import os
 import random
 import shutil
+import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +24,10 @@ from tests import programs
 INPUTS = programs.WORK / "inputs"
 SUITE = "bookworm"
 SMALL_FILES = 30_000
+BIG_FILES = 8
+EIGHT = 8
 BLOCK = 512
+MIB = 1 << 20
 MTIME = 1_600_000_000
 
 
@@ -45,18 +51,67 @@ def small() -> Input:
     return _input("small-2", _make_small)
 
 
+def big() -> Input:
+    """A layer of 1 GiB in 8 files, of which gzip saves a third and zstd half."""
+    return _input("big-1", _make_big)
+
+
+def of_files(count: int) -> Path:
+    """A plain tar as that of `small`, of `count` files."""
+    if count == SMALL_FILES:
+        return small().tar
+
+    def make(place: Path, _final: Path) -> None:
+        _write(place / "layer.tar", _small_members(random.Random(7), count))
+
+    return programs.made(INPUTS / f"files-{count}-1", make) / "layer.tar"
+
+
+def eight() -> list[Path]:
+    """Eight layers, as one image may have them: each 2,000 small files and 32 MiB of larger ones, by gzip."""
+
+    def make(place: Path, _final: Path) -> None:
+        for number in range(EIGHT):
+            random_ = random.Random(number)
+            tar = place / f"{number}.tar"
+            _write(tar, chain(_small_members(random_, 2000), _big_members(random_, 4, 8 * MIB)))
+            _pack_gz(tar)
+            tar.unlink()
+
+    folder = programs.made(INPUTS / "eight-1", make)
+    return [folder / f"{number}.tar.gz" for number in range(EIGHT)]
+
+
 def _input(name: str, make: Callable[[Path], None]) -> Input:
     def all_forms(place: Path, final: Path) -> None:
         tar = place / "layer.tar"
         make(tar)
-        with tar.open("rb") as source, gzip.open(f"{tar}.gz", "wb", compresslevel=6) as packed:
-            shutil.copyfileobj(source, packed, 1 << 20)
-        programs.run("zstd", "-q", "-3", str(tar), "-o", f"{tar}.zst")
+        _pack_gz(tar)
+        _pack_zst(tar)
         for path in place.iterdir():
             path.chmod(0o644)
 
     folder = programs.made(INPUTS / name, all_forms)
     return Input(folder / "layer.tar", folder / "layer.tar.gz", folder / "layer.tar.zst")
+
+
+def _pack_gz(tar: Path) -> None:
+    """Compress a tar beside itself, by all processors where pigz is there."""
+    if shutil.which("pigz"):
+        programs.run("pigz", "-q", "-n", "-6", "-k", str(tar))
+        return
+    with tar.open("rb") as source, gzip.open(f"{tar}.gz", "wb", compresslevel=6) as packed:
+        shutil.copyfileobj(source, packed, MIB)
+
+
+def _pack_zst(tar: Path) -> None:
+    """Compress a tar beside itself, by the program where it is there."""
+    if shutil.which("zstd"):
+        programs.run("zstd", "-q", "-3", str(tar), "-o", f"{tar}.zst")
+        return
+    zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    with tar.open("rb") as source, zstd.open(f"{tar}.zst", "wb", level=3) as packed:
+        shutil.copyfileobj(source, packed, MIB)
 
 
 def _make_rootfs(tar: Path) -> None:
@@ -65,16 +120,33 @@ def _make_rootfs(tar: Path) -> None:
 
 
 def _make_small(tar: Path) -> None:
-    random_ = random.Random(7)
+    _write(tar, _small_members(random.Random(7), SMALL_FILES))
+
+
+def _make_big(tar: Path) -> None:
+    _write(tar, _big_members(random.Random(8), BIG_FILES, 1024 // BIG_FILES * MIB))
+
+
+def _write(tar: Path, members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> None:
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:
-        for member, data in _small_members(random_):
+        for member, data in members:
             out.addfile(member, io.BytesIO(data))
 
 
-def _small_members(random_: random.Random) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _big_members(random_: random.Random, count: int, size: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Files of `size` bytes, whole MiB, of which a quarter is noise and the rest is like text: of a few words each."""
+    words = [random_.randbytes(random_.randrange(3, 16)) for _ in range(4096)]
+    pieces = [b"".join(random_.choices(words, k=16_000))[: MIB // 8] for _ in range(256)]
+    yield entry("opt", tarfile.DIRTYPE, 0o755), b""
+    for number in range(count):
+        blocks = (b"".join((*random_.choices(pieces, k=6), random_.randbytes(MIB // 4))) for _ in range(size // MIB))
+        yield entry(f"opt/large-{number}", mode=0o755, size=size), b"".join(blocks)
+
+
+def _small_members(random_: random.Random, count: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     modes = (0o644, 0o644, 0o600, 0o755, 0o4755, 0o2755, 0o400)
     yield entry("srv", tarfile.DIRTYPE, 0o755), b""
-    for number in range(SMALL_FILES):
+    for number in range(count):
         folder = f"srv/{number // 1000:02d}/{number // 50 % 20:02d}"
         if number % 1000 == 0:
             yield entry(f"srv/{number // 1000:02d}", tarfile.DIRTYPE, 0o755), b""
