@@ -26,6 +26,7 @@ from layerhold.digests import Digest
 from layerhold.errors import DigestMismatch, InvalidDigest, RefusedEntry, UnsupportedDigest
 from layerhold.progress import Meter
 from layerhold.tree.root import Root
+from layerhold.tree.writing_back import STEP, WritingBack
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # They stand in the layer's record, so a hostile archive must not have one for each entry.
 _MAX_OWNERS = 1 << 16
+_FILE = 4096  # bytes that a file costs the disk besides its own
 
 
 class Applied(Value):
@@ -94,8 +96,9 @@ def apply(
         open_source(stream) as source,
         Root(root_path, filling=True) as root,
         Extractor(root, deletions=deletions, xattr_prefix=xattr_prefix, mappings=mappings, squash=squash) as extractor,
+        WritingBack(root_path) as writing_back,
     ):
-        tally = _Tally()
+        tally = _Tally(writing_back)
         _unpack(source if meter is None else _metered(source, tally, meter), extractor, split, tally)
     if expect is not None and expect not in (source.compressed_digest, source.diff_digest):
         found = source.compressed_digest
@@ -114,9 +117,11 @@ def apply(
 
 
 class _Tally:
-    """The owners of entries, how many there are, and the bytes of their files."""
+    """The owners of entries, how many there are, and the bytes of their files; has these written back meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, writing_back: WritingBack) -> None:
+        self._writing_back = writing_back
+        self._unwritten = 0
         self.entries = 0
         self.uids: set[int] = set()
         self.gids: set[int] = set()
@@ -125,6 +130,10 @@ class _Tally:
     def count(self, entry: Entry) -> None:
         self.entries += 1
         self.size += entry.real_size
+        self._unwritten += entry.size + _FILE
+        if self._unwritten > STEP:
+            self._unwritten = 0
+            self._writing_back.go()
         if entry.uid in self.uids and entry.gid in self.gids:
             return
         if entry.kind == b"g" or is_mark(entry.path):
