@@ -1,90 +1,75 @@
-"""What is measured: each job is what to prepare (not timed) and the command whose run counts."""
+"""What a job is: who does it, each on a file system of its own, and the rows of the table that come of it."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks import scratch
+from benchmarks.contestants import OURS
+from benchmarks.results import Row
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from benchmarks.goals import Goal
+    from benchmarks.measure import Sample
+    from benchmarks.results import Series
+
+    # Prepares on a new file system, does the job, and gives what each part of it took.
+    Doing = Callable[[Path], Mapping[str, Sample]]
 
 
 @dataclass(frozen=True)
-class Program:
-    """One of the peers: how it is called, and the environment that it runs in."""
+class Part:
+    """A row to be: the part of the job that it is about, whose time counts as ours, what it is to reach.
 
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
+    `only` are the contestants that it has besides ours; all if there are none.
+    """
 
-    def on(self, fs: Path, *words: str) -> list[str]:
-        """Give the command line that does `words` on the store of this file system."""
-        return [*self.argv, "-g", f"{fs}/graph", "-R", f"{fs}/run", "-s", "overlay", *words]
-
-    def must(self, fs: Path, *words: str) -> str:
-        """Run the command, untimed, and give what it prints."""
-        done = subprocess.run(self.on(fs, *words), env=dict(self.env), capture_output=True, text=True, check=True)
-        return done.stdout
+    row: str
+    part: str = ""
+    ours: str = OURS
+    goals: tuple[Goal, ...] = ()
+    series: Series | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
-    """`prepare` gets the program and the file system and gives the words of the command to time."""
+    """`filled` makes what is on the file systems of all contestants at the start. `turns` are taken in each round."""
 
     name: str
-    prepare: Callable[[Program, Path], list[str]]
+    contestants: Mapping[str, Doing]
+    parts: tuple[Part, ...]
+    filled: Callable[[Path], object] | None = None
+    turns: int = 1
 
+    def measured(self, rounds: int, work: Path) -> Iterator[Row]:
+        """Let all do the job in turn, `rounds` times, and give the rows."""
+        taken: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+        with scratch.image(work, self.filled) as image:
+            for number in range(rounds * self.turns):
+                scratch.warm_memory()
+                for name in self._in_turn(number):
+                    with scratch.mounted_copy(image) as fs:
+                        for part, sample in self.contestants[name](fs).items():
+                            taken[name][part].append(sample)
+        for row in self.parts:
+            yield self._row(row, taken)
 
-def applying(name: str, layer: Path) -> Job:
-    """Bring in a layer into an empty store."""
+    def _in_turn(self, number: int) -> list[str]:
+        """Give the contestants, another one first each time."""
+        names = list(self.contestants)
+        first = number % len(names)
+        return names[first:] + names[:first]
 
-    def prepare(program: Program, fs: Path) -> list[str]:
-        program.must(fs, "layers")
-        return ["import-layer", "-f", str(layer)]
-
-    return Job(f"apply {name}", prepare)
-
-
-def diffing(name: str, layer: Path) -> Job:
-    """Write a layer out, byte for byte."""
-
-    def prepare(program: Program, fs: Path) -> list[str]:
-        program.must(fs, "import-layer", "-n", "x", "-f", str(layer))
-        return ["diff", "-u", "-f", "/dev/null", "x"]
-
-    return Job(f"diff {name}", prepare)
-
-
-def comparing(name: str, layer: Path) -> Job:
-    """Say what a layer changes."""
-
-    def prepare(program: Program, fs: Path) -> list[str]:
-        program.must(fs, "import-layer", "-n", "x", "-f", str(layer))
-        return ["changes", "x"]
-
-    return Job(f"changes {name}", prepare)
-
-
-def listing(count: int) -> Job:
-    """List the layers of a store that has `count` of them."""
-
-    def prepare(program: Program, fs: Path) -> list[str]:
-        program.must(fs, "layers")
-        records = [{"id": f"{n:064x}", "created": "2026-01-01T00:00:00Z"} for n in range(count)]
-        (fs / "graph/overlay-layers/layers.json").write_text(json.dumps(records, separators=(",", ":")))
-        return ["layers"]
-
-    return Job(f"list {count:,} layers", prepare)
-
-
-def starting() -> Job:
-    """Ask whether something exists, in an empty store."""
-
-    def prepare(program: Program, fs: Path) -> list[str]:
-        program.must(fs, "create-layer", "-n", "x")
-        return ["exists", "x"]
-
-    return Job("start-up (exists x)", prepare)
+    def _row(self, part: Part, taken: Mapping[str, Mapping[str, list[Sample]]]) -> Row:
+        samples = {name: parts[part.part] for name, parts in taken.items() if part.part in parts}
+        # Ways of ours are rows apart.
+        others = [name for name in samples if name in part.only or not (part.only or name.startswith(OURS))]
+        shown = {name: samples[name] for name in (part.ours, *others) if name in samples}
+        verdicts = [verdict for goal in part.goals if (verdict := goal.judged(shown, part.ours))]
+        return Row(part.row, part.ours, shown, tuple(verdicts), part.series)
