@@ -15,6 +15,7 @@ from benchmarks.contestants import FLOOR, GO, OURS
 from benchmarks.goals import AtLeast, AtMost, Memory, Same
 from benchmarks.jobs import Job, Part
 from benchmarks.results import Series
+from tests import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,11 +172,15 @@ def _grow(program: Program, tar: Path, fs: Path) -> dict[str, Sample]:
 
 
 def mapping(layer: Layer, driver: str) -> Job:
-    """Make a container with ID maps, whose layer gets its owners by a copy."""
+    """Make a container with ID maps, whose layer gets its owners by a copy.
+
+    On overlay 1.43 does not know the setting that asks for a copy, and makes none.
+    """
     name = f"ID-mapped copy, {layer.name}, {driver}"
+    versions = GO[:1] if driver == "overlay" else GO
     doing: dict[str, Doing] = {
         program.name: functools.partial(_map, program, layer.tars.tar, driver)
-        for program in (contestants.ours(), *contestants.go())
+        for program in (contestants.ours(), *contestants.go(versions=versions))
     }
     return Job(name, doing, (Part(name, goals=(AtLeast(2),)),))
 
@@ -184,4 +189,14 @@ def _map(program: Program, tar: Path, driver: str, fs: Path) -> dict[str, Sample
     copying = contestants.Program(program.name, program.path, {**program.env, **COPIED})
     layer = copying.must(fs, "import-layer", "-f", str(tar), driver=driver).split()[0]
     copying.must(fs, "create-image", "-n", "x", layer, driver=driver)
-    return {"": copying.run(fs, "create-container", "--uidmap", MAP, "--gidmap", MAP, "x", driver=driver)}
+    sample = copying.run(fs, "create-container", "--uidmap", MAP, "--gidmap", MAP, "x", driver=driver)
+    _check_owners(fs / "graph" / driver)
+    return {"": sample}
+
+
+def _check_owners(place: Path) -> None:
+    first = int(MAP.split(":")[1])
+    found = subprocess.run(
+        ["find", str(place), "-uid", f"+{first - 1}", "-printf", "."], capture_output=True, check=True
+    )
+    assert len(found.stdout) > inputs.SMALL_FILES, "nothing was copied for other owners"

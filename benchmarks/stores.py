@@ -127,7 +127,7 @@ def _commands(program: Program, fs: Path) -> dict[str, Sample]:
     taken = {"layers": run("layers"), "images": run("images"), "exists": run("exists", layer_id(0))}
     pairs: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
         ("create-layer", "delete-layer"): [
-            (("-i", f"{number:x}" * 64), (f"{number:x}" * 64,)) for number in range(TIMES)
+            (("-i", f"f{number:063x}"), (f"f{number:063x}",)) for number in range(TIMES)
         ],
         ("mount", "unmount"): [((layer_id(0),), (layer_id(0),))] * TIMES,
     }
