@@ -12,13 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from layerhold import Store
 
-STACK = 20  # layers that stand on one another, as in an image
-
-
-def layer_id(number: int) -> str:
-    """Give the ID of a layer by its number."""
-    return f"{number:064x}"
-
 
 def main() -> None:
     """Do one task."""
@@ -29,26 +22,16 @@ def main() -> None:
     print(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def fill(store: Store, layers: str, images: str) -> None:
-    """Make layers in stacks, and images on the last but one of as many of them."""
-    with store.writing() as edit:
-        for number in range(int(layers)):
-            below = layer_id(number - 1) if number % STACK else None
-            edit.layers.create(below, id=layer_id(number), names=[f"layer-{number}"])
-        for number in range(int(images)):
-            edit.images.create(layer=layer_id(number * STACK), names=[f"localhost/image-{number}:1"])
-
-
 def create(store: Store, count: str) -> None:
     """Make empty layers, one by one."""
     for number in range(int(count)):
-        store.layers.create(id=layer_id(number))
+        store.layers.create(id=f"{number:064x}")
 
 
 def delete(store: Store, count: str) -> None:
-    """Delete layers, one by one."""
+    """Delete them, one by one."""
     for number in range(int(count)):
-        store.layers[layer_id(number)].delete()
+        store.layers[f"{number:064x}"].delete()
 
 
 def create_batch(store: Store, count: str) -> None:
@@ -102,7 +85,7 @@ def _on_two_processors() -> None:
 
 TASKS = {
     function.__name__: function
-    for function in (fill, create, delete, create_batch, delete_batch, mount, listing, one_by_one, at_once)
+    for function in (create, delete, create_batch, delete_batch, mount, listing, one_by_one, at_once)
 }
 
 if __name__ == "__main__":

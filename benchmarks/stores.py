@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks import contestants, measure
 from benchmarks.contestants import BARE_PYTHON, OURS
+from benchmarks.filled import filled, images_of, layer_id
 from benchmarks.goals import Above, AtLeast
-from benchmarks.inside import STACK, layer_id
 from benchmarks.jobs import Job, Part
 from benchmarks.results import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.contestants import Program
@@ -25,11 +24,6 @@ BATCH, LIBRARY = f"{OURS}, one batch", f"{OURS}, in Python"
 FEW = 3
 TIMES = 11  # runs of a short command in a round, of which the median counts
 LISTED = 65 / 40  # open and list: 40 ms, where Go's program takes 65
-
-
-def filled(layers: int) -> Callable[[Path], object]:
-    """Give what makes a store of so many layers in stacks, and an image on each stack."""
-    return lambda fs: contestants.inside(fs, "fill", str(layers), str(-(-layers // STACK)))
 
 
 # -- many operations of one process
@@ -60,8 +54,8 @@ def _inside(fs: Path, count: int, create: str, delete: str) -> dict[str, Sample]
 
 
 def _run_each(program: Program, count: int, fs: Path) -> dict[str, Sample]:
-    create = [program.on(fs, "create-layer", "-i", layer_id(number)) for number in range(count)]
-    delete = [program.on(fs, "delete-layer", layer_id(number)) for number in range(count)]
+    create = [program.on(fs, "create-layer", "-i", f"{number:064x}") for number in range(count)]
+    delete = [program.on(fs, "delete-layer", f"{number:064x}") for number in range(count)]
     return {
         "create": measure.total(measure.runs(create, env=program.env)),
         "delete": measure.total(measure.runs(delete, env=program.env)),
@@ -95,7 +89,7 @@ def commanding(count: int) -> Job:
         "create-layer": f"create-layer, {count:,} layers in the store",
         "delete-layer": f"delete-layer, {count:,} layers in the store",
         "layers": f"layers, {count:,} of them",
-        "images": f"images, {-(-count // STACK):,} of them, {count:,} layers in the store",
+        "images": f"images, {images_of(count):,} of them, {count:,} layers in the store",
         "exists": f"exists, {count:,} layers in the store",
         "mount": f"mount, {count:,} layers in the store",
         "unmount": f"unmount, {count:,} layers in the store",
