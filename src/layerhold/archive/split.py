@@ -155,8 +155,28 @@ def _pieces(split_path: str, open_file: Callable[[bytes], int]) -> Iterator[byte
         raw, name, size, crc = _fields(line, position)
         if raw:
             yield raw
-        elif size:
+        elif size > _READ:
             yield from _content(name, size, crc, open_file)
+        elif size:
+            block = _small_content(name, size, open_file)
+            if block is None:
+                yield from _content(name, size, crc, open_file)
+            else:
+                yield block
+                if crc64(block, 0) != crc:
+                    raise _mismatch(name)
+
+
+def _small_content(name: bytes, size: int, open_file: Callable[[bytes], int]) -> bytes | None:
+    """Give a file of `size` bytes by one read, which sees its end, too; None if it does not come so."""
+    fd = _opened(name, open_file)
+    try:
+        block = os.read(fd, size + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return block if len(block) == size else None
 
 
 def _content(name: bytes, size: int, crc: int, open_file: Callable[[bytes], int]) -> Iterator[bytes]:

@@ -12,11 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layerhold.archive.changes import Change
     from layerhold.cli.flags import Given
     from layerhold.store import Store
 
 _BLOCK = 1 << 20
-_WORDS = ("Modify", "Add", "Delete")
+_WORDS = (b"Modify", b"Add", b"Delete")
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')  # what stands for itself between quotes
 
 
 def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
@@ -26,9 +28,16 @@ def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
     if given.yes("json"):
         output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found] or None)
     else:
-        for change in found:
-            output.line(f"{_WORDS[change.kind]} {_quoted(change.path)}")
+        output.lines([_told(change) for change in found])
     return 0
+
+
+def _told(change: Change) -> bytes:
+    """Give the line of a change. Nearly all paths are plain, and there may be very many."""
+    path = change.path
+    if not path.translate(None, _PLAIN):
+        return b'%b "%b"' % (_WORDS[change.kind], path)
+    return _WORDS[change.kind] + b" " + os.fsencode(_quoted(path))
 
 
 def diff(store: Store, arguments: Sequence[str], given: Given) -> int:

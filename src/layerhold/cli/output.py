@@ -11,7 +11,7 @@ from layerhold.records.codec import encode, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, BinaryIO
 
     from layerhold.collection import Item
@@ -42,6 +42,12 @@ def human(count: float) -> str:
 def line(text: str) -> None:
     """Print a line on standard output; bytes that are no UTF-8 come out as they were."""
     sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+
+
+def lines(texts: Sequence[bytes]) -> None:
+    """Print many lines on standard output at once."""
+    if texts:
+        sys.stdout.buffer.write(b"\n".join(texts) + b"\n")
 
 
 def complain(text: str) -> None:

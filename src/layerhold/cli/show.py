@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from layerhold.cli import output
 from layerhold.errors import SizeUnknown, StorageError
 
@@ -34,15 +36,18 @@ def layers(store: Store, _arguments: Sequence[str], given: Given) -> int:
         for text in _tree(list(store.layers), uses):
             output.line(text)
         return 0
-    for layer in store.layers:
-        output.line(layer.id)
-        for name in layer.names:
-            output.line(f"\tname: {name}")
-        for kind, item in uses.of(layer.id):
-            output.line(f"\t{kind}: {item.id}")
-            for name in item.names:
-                output.line(f"\t\tname: {name}")
+    output.lines([os.fsencode(text) for layer in store.layers for text in _listed(layer, uses)])
     return 0
+
+
+def _listed(layer: Layer, uses: _Uses) -> Iterator[str]:
+    yield layer.id
+    for name in layer.names:
+        yield f"\tname: {name}"
+    for kind, item in uses.of(layer.id):
+        yield f"\t{kind}: {item.id}"
+        for name in item.names:
+            yield f"\t\tname: {name}"
 
 
 def layer(store: Store, arguments: Sequence[str], given: Given) -> int:

@@ -288,11 +288,14 @@ class Editor(View[R]):
             self._dirty.update(other.file for other_id, other in self._shadowed if other_id == id)
             self._shadowed = [(other_id, other) for other_id, other in self._shadowed if other_id != id]
 
-    def save(self) -> None:
-        """Write what changed, now: the mark first, then the files. Raises OSError; then the files are as they were."""
+    def save(self, *, settled: bool = True) -> None:
+        """Write what changed, now: the mark first, then the files. Raises OSError; then the files are as they were.
+
+        Unless it is to be `settled`, a machine that loses power may have the files as they were before.
+        """
         if self._dirty:
             contents = {file: self._content(file) for file in sorted(self._dirty)}
-            self._table.save(contents, self._held)
+            self._table.save(contents, self._held, settled=settled)
             for file, content in contents.items():
                 self._texts[file] = content
             self._dirty, self._apart, self._before = set(), set(), {}
@@ -343,7 +346,7 @@ class Editor(View[R]):
         id: str = record.id  # type: ignore[attr-defined]
         flags = {**record.flags, INCOMPLETE: True}  # type: ignore[attr-defined]
         self.put(record.replace(flags=flags))
-        self.save()
+        self.save(settled=False)  # it is the last save that is to outlive a loss of power
         try:
             yield
         except BaseException:
@@ -459,13 +462,14 @@ class Table(Generic[R]):
         origin: str = getattr(record, "origin", "")
         return self.files.index(origin) if origin else 0
 
-    def save(self, contents: Mapping[int, bytes], held: Held) -> None:
+    def save(self, contents: Mapping[int, bytes], held: Held, *, settled: bool = True) -> None:
         """Write what files are to have, for an editor."""
         held.record_write()
         for file, content in contents.items():
             path = self.files[file]
             try:
-                write_atomic(path, content, sync=not os.path.basename(path).startswith(VOLATILE))
+                volatile = os.path.basename(path).startswith(VOLATILE)
+                write_atomic(path, content, sync=not volatile, settled=settled and not volatile)
             except OSError as error:
                 # Records can be removed from a disk that is full, too, to make room.
                 if error.errno not in FULL or not overwrite(path, content):

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from layerhold.progress import Meter
 
 
-def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> os.stat_result:
+def write_atomic(
+    path: str, data: bytes, *, mode: int = 0o600, sync: bool = True, settled: bool = True
+) -> os.stat_result:
     """Put `data` in the place of the file `path`, and say what the new file is.
 
+    Without `sync` a loss of power may leave half of it; with that alone, and not `settled`, the old file or the new.
     Raises OSError; then nothing changed. The caller keeps others from writing the same file.
     """
     directory, name = os.path.split(path)
@@ -45,7 +48,7 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True
     except BaseException:
         _unlink(temporary)
         raise
-    if sync:
+    if sync and settled:
         sync_directory(directory or ".")
     return found
 
