@@ -30,6 +30,7 @@ _DIRECTORY = _READ | os.O_DIRECTORY
 _BLOCK = 1 << 20
 _PIECE = 64 << 20  # in one call of the kernel's, so that a long copy can be told of and ended
 _KEPT_OPEN = 100
+_SMALL = 16 << 10  # bytes: up to here two calls cost less than looking for holes
 _LONGEST = 4000  # bytes in one call, a little less than the kernel's PATH_MAX
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
 
@@ -219,6 +220,8 @@ class _Copy:
             os.close(fd)
 
     def _content(self, src: int, dst: int, size: int) -> None:
+        if size <= _SMALL and self._ways[0] is not _clone and _copy_small(src, dst, size):
+            return
         while size and not self._ways[0](src, dst, size, self._meter):
             self._ways.pop(0)
 
@@ -250,6 +253,12 @@ class _Copy:
         except OSError as error:
             if error.errno != errno.ENOTSUP and not (self._ordinary and error.errno in (errno.EPERM, errno.EACCES)):
                 raise
+
+
+def _copy_small(src: int, dst: int, size: int) -> bool:
+    """Read and write a file by one call each; a hole of such a size would save nothing. Tell whether it came whole."""
+    data = os.read(src, size + 1)
+    return len(data) == size and os.write(dst, data) == size
 
 
 def _clone(src: int, dst: int, _size: int, _meter: Meter | None) -> bool:
