@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import scratch
 from benchmarks.contestants import OURS
+from benchmarks.goals import AtLeast
 from benchmarks.results import Row
 
 if TYPE_CHECKING:
@@ -72,4 +73,5 @@ class Job:
         others = [name for name in samples if name in part.only or not (part.only or name.startswith(OURS))]
         shown = {name: samples[name] for name in (part.ours, *others) if name in samples}
         verdicts = [verdict for goal in part.goals if (verdict := goal.judged(shown, part.ours))]
-        return Row(part.row, part.ours, shown, tuple(verdicts), part.series)
+        to_reach = max((goal.times for goal in part.goals if isinstance(goal, AtLeast) and not goal.over), default=0)
+        return Row(part.row, part.ours, shown, tuple(verdicts), part.series, to_reach)

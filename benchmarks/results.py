@@ -27,13 +27,17 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table. The samples of all contestants were taken in turn."""
+    """One row of the table. The samples of all contestants were taken in turn.
+
+    `to_reach` is how many times as fast as the Go programs ours is to be, 0 where that is no goal.
+    """
 
     name: str
     ours: str
     samples: Mapping[str, Sequence[Sample]]
     verdicts: tuple[Verdict, ...] = ()
     series: Series | None = None
+    to_reach: float = 0
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,11 @@ class Results:
 def _row(values: Mapping[str, Any]) -> Row:
     samples = {name: [Sample(**sample) for sample in taken] for name, taken in values["samples"].items()}
     verdicts = tuple(Verdict(**verdict) for verdict in values["verdicts"])
-    return Row(values["name"], values["ours"], samples, verdicts, values["series"] and Series(*values["series"]))
+    series = Series(*values["series"]) if values["series"] else None
+    return Row(values["name"], values["ours"], samples, verdicts, series, values["to_reach"])
 
 
 def machine() -> str:
     """Describe what this runs on, without naming it."""
-    processors = len(os.sched_getaffinity(0))
-    return f"{processors} processors, Linux {platform.release()}, Python {platform.python_version()}, ext4"
+    processors, linux = len(os.sched_getaffinity(0)), platform.release().partition("-")[0]
+    return f"{processors} processors, Linux {linux}, Python {platform.python_version()}, ext4"
