@@ -19,6 +19,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from layerhold.tree.files import remove_tree
 from tests import inputs as inputs_module
 from tests import programs as programs_module
 from tests import stores
@@ -119,6 +120,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 # -- fixtures
+
+
+@pytest.fixture(autouse=True)
+def _remove_what_is_too_deep_for_pytest(request: pytest.FixtureRequest) -> Iterator[None]:
+    """pytest keeps the folders of three runs and then removes the oldest by recursion, which a deep tree ends."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None and folder.exists():
+        remove_tree(str(folder))
 
 
 @pytest.fixture(scope="session")
