@@ -29,6 +29,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: 
     member = tarfile.TarInfo(name)
     member.type, member.size, member.linkname = kind, len(content), link
     member.uid, member.gid = os.getuid(), os.getgid()
+    member.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
     return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + content + bytes(-len(content) % BLOCK)
 
 

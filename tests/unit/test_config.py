@@ -195,13 +195,15 @@ class TestUser:
         assert config.driver == "vfs"
         assert config.notes == (f"{conf}: runroot /proc/run is passed over, since this user cannot write it",)
 
-    def test_root_of_the_users_own_file(self, conf: Path, tmp_path: Path) -> None:
-        own = tmp_path / "own/containers/storage.conf"
-        own.parent.mkdir(parents=True)
+    def test_root_of_the_users_own_file_that_cannot_be_written(
+        self, conf: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(roots, "writable", lambda _path: False)
+        own = tmp_path_factory.mktemp("own") / "storage.conf"
         own.write_text("[storage]\nrunroot = '/proc/run'")
-        assert (
-            load(conf, "", XDG_CONFIG_HOME=f"{tmp_path}/own", CONTAINERS_STORAGE_CONF=f"{own}").runroot == "/proc/run"
-        )
+        config = load(conf, CONTAINERS_STORAGE_CONF=str(own), **self.env)
+        assert config.runroot == "/proc/run"
+        assert not config.notes
 
 
 def test_root_has_no_rootless_storage_path(conf: Path) -> None:
