@@ -147,7 +147,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
         found.files.append(os.path.basename(path))
         return write_atomic(path, content, **how)
 
-    monkeypatch.setattr("layerhold.records.table.encode", encode_noted)
+    monkeypatch.setattr("layerhold.records.editor.encode", encode_noted)
     monkeypatch.setattr("layerhold.records.table.write_atomic", write_noted)
     return found
 
@@ -228,8 +228,8 @@ EVERY = """
 blocks cli cli.flags cli.main cli.output cli.table collection config containers drivers drivers.base drivers.choose
 drivers.durable drivers.homes drivers.options errors identifiers ids ids.mappings images layer_files layers layout linux
 linux.locks linux.mountinfo lock progress records records.codec records.data records.intents records.json_text
-records.model records.splice records.table references settings settings.driver_options store tables tree tree.files
-tree.trash values
+records.model records.rows records.table records.view references settings settings.driver_options store tables tree
+tree.files tree.trash values
 """
 OF_A_COMMAND = {"exists": "cli.create cli.progress cli.things", "layers": "cli.show"}
 OF_A_DRIVER = {

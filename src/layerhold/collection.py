@@ -20,7 +20,7 @@ from layerhold.errors import (
 from layerhold.records import data as big_data
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import EMPTY, ContainerRecord, ImageRecord
-from layerhold.records.table import Unread
+from layerhold.records.view import Unread
 from layerhold.tree.files import make_dirs
 from layerhold.values import Generic, TypeVar
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, ClassVar, Self
 
     from layerhold.errors import NotFound
+    from layerhold.records.editor import Editor
     from layerhold.records.model import Record
-    from layerhold.records.table import Editor, View
+    from layerhold.records.view import View
     from layerhold.tables import AnyTables, Editors, Views
 
     R = TypeVar("R", bound=Record)

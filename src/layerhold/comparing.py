@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback
     from layerhold.records.model import LayerRecord
-    from layerhold.records.table import View
+    from layerhold.records.view import View
 
     class How(TypedDict):
         """How to read a tree (archive/changes.py, archive/export.py)."""

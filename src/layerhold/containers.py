@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from layerhold.images import Images
     from layerhold.layers import Layer
     from layerhold.progress import Callback, Meter
-    from layerhold.records.table import View
+    from layerhold.records.view import View
     from layerhold.tables import AnyTables, Views
     from layerhold.userns import AutoUserns
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Driver
     from layerhold.progress import Meter
+    from layerhold.records.editor import Editor
     from layerhold.records.model import LayerRecord
-    from layerhold.records.table import Editor
     from layerhold.tree.trash import Bin
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from layerhold.containers import Containers
     from layerhold.layer_files import LayerFiles
     from layerhold.layout import Layout
+    from layerhold.records.editor import Editor
     from layerhold.records.intents import Intent
     from layerhold.records.model import ContainerRecord, ImageRecord
-    from layerhold.records.table import Editor
     from layerhold.tables import Tables
 
     Items = Editor[ImageRecord] | Editor[ContainerRecord]

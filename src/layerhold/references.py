@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord
-    from layerhold.records.table import View
+    from layerhold.records.view import View
     from layerhold.tables import Views
 
 

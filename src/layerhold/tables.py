@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from layerhold.records.editor import Editor
     from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
-    from layerhold.records.table import Editor, Table, View
+    from layerhold.records.table import Table
+    from layerhold.records.view import View
 
 ORDER = ("layers", "images", "containers", "mounts")
 

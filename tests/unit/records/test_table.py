@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from layerhold import lock
 from layerhold.errors import DamagedFile, ReadOnlyStore
 from layerhold.lock import LockFile, ReadersLock
 from layerhold.records import table as table_module
+from layerhold.records.editor import Editor
 from layerhold.records.model import LayerRecord, MountRecord
-from layerhold.records.table import Editor, Table, View
+from layerhold.records.rows import Rows, read_rows
+from layerhold.records.table import Table
 from layerhold.tree import files
 
 Layers = Table[LayerRecord]
@@ -170,14 +172,13 @@ def test_the_mark_comes_first_and_differs_each_time(home: Path, monkeypatch: pyt
 
 
 def test_a_table_reads_again_only_when_something_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loads: list[Layers] = []
-    real = Table._load
+    loads: list[Sequence[str]] = []
 
-    def load(table: Layers) -> View[LayerRecord]:
-        loads.append(table)
-        return real(table)
+    def load(kind: type[LayerRecord], paths: Sequence[str]) -> Rows:
+        loads.append(paths)
+        return read_rows(kind, paths)
 
-    monkeypatch.setattr(Table, "_load", load)
+    monkeypatch.setattr(table_module, "read_rows", load)
     mine, other = layers(home), layers(home)
     with other.writing() as edit:
         edit.put(layer("a"))
