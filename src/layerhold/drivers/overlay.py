@@ -3,7 +3,7 @@
     <home>/<id>/diff/         the layer's own files; whiteouts are character devices 0/0
     <home>/<id>/link          the name of its link in <home>/l (overlay_links.py)
     <home>/<id>/lower, lower-layers   what it stands on, not in a base layer (overlay_stack.py)
-    <home>/<id>/work/, merged/, and in a base layer empty/
+    <home>/<id>/{work,merged}, and {empty} in a base layer
     <home>/tempdirs/          layers in the making, and those that are being deleted (tree/trash.py)
 
 Layers of images may lie in a home of their own, and additional stores have homes that are only read (homes.py). What is
@@ -197,7 +197,7 @@ class OverlayDriver:
         read_only = options.read_only or not self._is_own(id)
         if not read_only:
             # Left by a volatile mount; while it is there the kernel refuses every other one.
-            remove_tree(os.path.join(self.path(id), "work/work/incompat/volatile"))
+            remove_tree(os.path.join(self.path(id), "work", "work", "incompat", "volatile"))
         if options.volatile and self._probe.volatile():
             wanted.append("volatile")
         if labelled := mount_option(options.label):
