@@ -35,6 +35,8 @@ LAYERS = (
         "recovery",
         "repair",
         "layer_files",
+        "layer_making",
+        "mounts",
         "identifiers",
         "layout",
         "comparing",

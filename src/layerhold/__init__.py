@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdRange as IdRange
     from layerhold.images import Image as Image
     from layerhold.layers import Layer as Layer
-    from layerhold.layers import Mount as Mount
+    from layerhold.mounts import Mount as Mount
     from layerhold.progress import Progress as Progress
     from layerhold.store import Store as Store
     from layerhold.userns import AutoUserns as AutoUserns
@@ -34,7 +34,7 @@ _HOMES = {
     "IdRange": "ids.mappings",
     "Image": "images",
     "Layer": "layers",
-    "Mount": "layers",
+    "Mount": "mounts",
     "NotFound": "errors",
     "Progress": "progress",
     "StorageError": "errors",

@@ -108,7 +108,7 @@ def make_copy(images: Images, base: Base, progress: Callback | None = None) -> L
     )
     spec = LayerSpec(writable=False, mappings=base.mappings, parent_mappings=top.mappings)
     with layers.driver.building(copy.id, top.id, spec, progress) as build, layers.files.aside.open() as aside:
-        split = layers.copied_split(top, aside)
+        split = layers.maker.copied_split(top, aside)
         build.sync()
         with images._tables.writing("layers", "images", also_reading=("containers",)) as editors:
             again = find(editors, base.image.id, base.mappings or IdMappings(), layers.driver)
@@ -116,7 +116,7 @@ def make_copy(images: Images, base: Base, progress: Callback | None = None) -> L
                 return again.layer or top
             assert again.image is not None
             with noted(images.home(again.image), Intent(id=again.image.id, layers=(copy.id,))):
-                layers.put(editors, copy, top, build, split)
+                layers.maker.put(editors, copy, top, build, split)
                 mapped = (*again.image.mapped_layers, copy.id)
                 editors.images.put(again.image.replace(mapped_layers=mapped))
                 editors.images.save()

@@ -203,7 +203,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
                     flags={**wanted.flags, "MountLabel": labels.mount, "ProcessLabel": labels.process}
                 )
                 with noted(self.directory, Intent(id=wanted.id, layers=(layer.id,))):
-                    self.layers.put(editors, layer.replace(mount_label=labels.mount), base.layer, build)
+                    self.layers.maker.put(editors, layer.replace(mount_label=labels.mount), base.layer, build)
                     for key, value in data.items():
                         big_data.write(os.path.join(self.directory, wanted.id), key, value)
                     editors.containers.put(wanted)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerhold.errors import NotFound
-    from layerhold.layers import Layers, Mount
+    from layerhold.layers import Layers
+    from layerhold.mounts import Mount
     from layerhold.progress import Callback, Meter
     from layerhold.tables import AnyTables, Views
 

@@ -1,10 +1,7 @@
-"""Layers: made, filled, mounted, compared, written out.
+"""Layers: listed and looked up, and what each can do.
 
-`create` with a diff works in three parts. Under the shared lock it is found out whether the layer may be made. Then,
-with no lock held, the driver makes a place aside and the tar stream is unpacked into it. Under the exclusive lock the
-same question is asked again (names may have been taken, the parent may have been deleted, or deleted and pulled again
-under the same ID), the record is saved as incomplete, the files are renamed into place, and the record is saved as
-complete. A crash leaves either nothing but a directory aside, or an incomplete record; both are swept.
+What the verbs take is elsewhere, and loaded when it is used: layer_making.py makes layers and fills them, comparing.py
+compares them and writes them out, mounts.py mounts them, layer_files.py removes them.
 """
 
 from __future__ import annotations
@@ -14,19 +11,11 @@ import os
 from layerhold import references
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.collection import Collection, Item, distinct
-from layerhold.drivers.base import LayerSpec, MountOptions
-from layerhold.errors import (
-    DuplicateID,
-    DuplicateName,
-    LayerNotMounted,
-    LayerUnknown,
-    ParentIsContainer,
-    ReadOnlyStore,
-)
+from layerhold.drivers.base import LayerSpec
+from layerhold.errors import LayerUnknown
 from layerhold.identifiers import check_id, new_id
-from layerhold.ids.mappings import effective
 from layerhold.progress import Meter, metered, metering
-from layerhold.records.model import LayerRecord, MountRecord, now
+from layerhold.records.model import LayerRecord, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,19 +23,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from layerhold.archive.apply import Applied
     from layerhold.archive.changes import Change
     from layerhold.archive.compress import Readable
     from layerhold.comparing import Comparison
-    from layerhold.drivers.base import Build, Contents, Driver
+    from layerhold.drivers.base import Driver
     from layerhold.ids.mappings import IdMappings
     from layerhold.layer_files import LayerFiles
+    from layerhold.layer_making import LayerMaker
     from layerhold.lock import LockFile
+    from layerhold.mounts import Mount, Mounter
     from layerhold.progress import Callback
-    from layerhold.tables import AnyTables, Editors, Views
-    from layerhold.tree.trash import TempDir
-
-_BLOCK = 1 << 20
+    from layerhold.tables import AnyTables
 
 
 class Layers(Collection["LayerRecord", "Layer"]):
@@ -62,16 +49,28 @@ class Layers(Collection["LayerRecord", "Layer"]):
         files: LayerFiles,
         storage_lock: LockFile,
         *,
-        squash: bool,
         default_mappings: IdMappings | None = None,
     ) -> None:
         super().__init__(tables, files.directory)
         self.files = files
         self.driver: Driver = files.driver
-        self.storage_lock = storage_lock
-        self.squash = squash
         self.default_mappings = default_mappings
+        self._storage_lock = storage_lock
         self.item = Layer
+
+    @property
+    def maker(self) -> LayerMaker:
+        """What makes layers."""
+        from layerhold.layer_making import LayerMaker
+
+        return LayerMaker(self._tables, self.files, self.default_mappings)
+
+    @property
+    def mounter(self) -> Mounter:
+        """What mounts them."""
+        from layerhold.mounts import Mounter
+
+        return Mounter(self._tables, self.driver, self._storage_lock)
 
     def create(
         self,
@@ -108,54 +107,10 @@ class Layers(Collection["LayerRecord", "Layer"]):
             origin="" if writable else self.files.of_images,
         )
         above = parent.id if isinstance(parent, Layer) else parent
-        with self._tables.reading("layers", "containers") as views:
-            base = self._plan(views, wanted, above)
-        given = self.default_mappings if mappings is None and base is None else mappings
-        wanted = wanted.replace(parent=base.id if base else "", mappings=self._recorded(given, base))
-        with ExitStack() as aside:
-            spec = LayerSpec(
-                writable=writable,
-                label=label,
-                mappings=wanted.mappings,
-                parent_mappings=base.mappings if base else None,
-            )
-            build = aside.enter_context(self.driver.building(wanted.id, wanted.parent or None, spec, progress))
-            split = None
-            if diff is not None:
-                split = aside.enter_context(self.files.aside.open()).place("split")
-                wanted = self._filled(
-                    wanted,
-                    self._apply(
-                        diff, build.contents, split, expect=expect, mappings=wanted.mappings, progress=progress
-                    ),
-                )
-            build.sync()
-            with self._tables.writing("layers", also_reading=("containers",)) as editors:
-                self.put(editors, wanted, base, build, split)
-        return Layer(self, wanted)
-
-    def put(
-        self, editors: Editors, wanted: LayerRecord, base: LayerRecord | None, build: Build, split: str | None = None
-    ) -> None:
-        """Put a layer that was built aside into the store. Raises as `create` does, if it may not be there any more."""
-        again = self._plan(editors, wanted, base.id if base else None)
-        if again is not None and base is not None and not _same(again, base):
-            raise LayerUnknown(base.id, f"parent {base.id} was made anew while the layer was unpacked")
-        with editors.layers.pending(wanted):
-            build.publish()
-            if split is not None:
-                os.rename(split, self.files.split(wanted.id))
-
-    def _recorded(self, mappings: IdMappings | None, base: LayerRecord | None) -> IdMappings | None:
-        """Give the maps with which the files of a new layer are made: none where mounts can show them.
-
-        Raises StorageError for maps in which the container has no root, since files are owned by it then.
-        """
-        wanted = effective(mappings, base.mappings if base else None)
-        if wanted is None or ((base is None or base.mappings is None) and self.driver.maps_at_mount()):
-            return None
-        wanted.root()
-        return wanted
+        made = self.maker.create(
+            wanted, above, writable=writable, mappings=mappings, diff=diff, expect=expect, progress=progress
+        )
+        return Layer(self, made)
 
     def copy(
         self,
@@ -187,23 +142,8 @@ class Layers(Collection["LayerRecord", "Layer"]):
             read_only=False,
         )
         spec = LayerSpec(writable=writable, mappings=top.mappings, parent_mappings=top.mappings)
-        with self.driver.duplicating(wanted.id, top.id, spec, progress) as build, self.files.aside.open() as aside:
-            split = self.copied_split(top, aside)
-            build.sync()
-            with self._tables.writing("layers", also_reading=("containers",)) as editors:
-                self.put(editors, wanted, base, build, split)
+        self.maker.copy(top, base, wanted, spec, progress)
         return Layer(self, wanted)
-
-    def copied_split(self, layer: LayerRecord, aside: TempDir) -> str | None:
-        """Copy aside how the layer's tar was put together; None if that is not known."""
-        path = self.files.split(layer.id, self.home(layer))
-        if not os.path.exists(path):
-            return None
-        place = aside.place("split")
-        with open(path, "rb") as source, open(place, "xb") as copy:
-            while block := source.read(_BLOCK):
-                copy.write(block)
-        return place
 
     def by_digest(self, digest: str) -> list[Layer]:
         """Give the layers whose diff has this digest, as it came in or uncompressed. Raises InvalidDigest."""
@@ -226,57 +166,6 @@ class Layers(Collection["LayerRecord", "Layer"]):
 
         wanted = Digest.parse(digest)
         return [layer for layer in self if any(getattr(layer.record, field) == wanted for field in fields)]
-
-    def _plan(self, views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord | None:
-        """Find the parent, or raise why `wanted` may not be made."""
-        layers = views.layers
-        if wanted.id in layers.own:
-            raise DuplicateID()
-        for name in wanted.names:
-            if layers.own.by_name(name) is not None:
-                raise DuplicateName()
-        if not parent:
-            return None
-        base = self.required(layers, parent)
-        if references.container_of(views.containers, base.id) is not None:
-            raise ParentIsContainer()
-        return base
-
-    def _apply(
-        self,
-        diff: Readable,
-        contents: Contents,
-        split: str,
-        *,
-        expect: str | None,
-        mappings: IdMappings | None,
-        progress: Callback | None,
-    ) -> Applied:
-        from layerhold.archive.apply import apply
-
-        return apply(
-            diff,
-            contents.path,
-            deletions=contents.deletions,
-            xattr_prefix=contents.xattr_prefix,
-            mappings=mappings,
-            squash=self.squash,
-            split_path=split,
-            expect=expect,
-            progress=progress,
-        )
-
-    @staticmethod
-    def _filled(record: LayerRecord, applied: Applied) -> LayerRecord:
-        return record.replace(
-            compressed_diff_digest=str(applied.compressed_digest),
-            compressed_size=applied.compressed_size,
-            diff_digest=str(applied.diff_digest),
-            diff_size=applied.diff_size,
-            compression=applied.compression,
-            uids=applied.uids,
-            gids=applied.gids,
-        )
 
 
 class Layer(Item["LayerRecord"]):
@@ -313,10 +202,7 @@ class Layer(Item["LayerRecord"]):
             split = stack.enter_context(owner.files.aside.open()).place("split")
             editor, record = stack.enter_context(self.changing())
             build = stack.enter_context(owner.driver.rebuilding(self.id, progress))
-            filled = owner._filled(
-                record,
-                owner._apply(diff, build.contents, split, expect=expect, mappings=record.mappings, progress=progress),
-            )
+            filled = owner.maker.fill(record, build.contents, diff, split, expect=expect, progress=progress)
             build.sync()
             build.publish()
             os.rename(split, owner.files.split(self.id))
@@ -379,44 +265,21 @@ class Layer(Item["LayerRecord"]):
         A `volatile` mount is never synced: faster, and what was written is lost if the machine crashes. `mappings` are
         used where the layer has none, and the driver can show owners by them.
         """
-        from layerhold.comparing import at_mount
+        from layerhold.mounts import Mount
 
-        owner = self._collection
-        with owner.storage_lock.exclusive(), owner._tables.writing("layers", "mounts") as editors:
-            record = self._now(editors.layers)
-            if record.read_only and not read_only:
-                raise ReadOnlyStore("mounting read/only store images is not allowed", hint="mount it to be read only")
-            mounted = editors.mounts.get(self.id)
-            wanted = MountOptions(
-                label=label or record.mount_label,
-                options=tuple(options),
-                read_only=read_only,
-                volatile=volatile,
-                mappings=at_mount(editors.layers, record.replace(mappings=record.mappings or mappings)),
-            )
-            path = owner.driver.mount(self.id, wanted)
-            count = mounted.count + 1 if mounted else 1
-            editors.mounts.put(MountRecord(id=self.id, path=path, count=count))
+        path = self._collection.mounter.mount(
+            self.id, label=label, options=options, read_only=read_only, volatile=volatile, mappings=mappings
+        )
         return Mount(self, path)
 
     def unmount(self, *, force: bool = False) -> bool:
         """Undo one `mount`, or all of them with `force`; tell whether the layer is still mounted."""
-        owner = self._collection
-        with owner._tables.writing("layers", "mounts") as editors:
-            self._now(editors.layers)
-            mounted = editors.mounts.get(self.id)
-            if mounted and mounted.count > 1 and not force:
-                editors.mounts.put(mounted.replace(count=mounted.count - 1))
-                return True
-            owner.driver.unmount(self.id)
-            if mounted:
-                editors.mounts.remove(self.id)
-        return False
+        return self._collection.mounter.unmount(self.id, force=force)
 
     @property
     def mount_count(self) -> int:
         """How many uses of its mount are counted."""
-        mounted = self._mounted()
+        mounted = self._collection.mounter.of(self.id)
         return mounted.count if mounted else 0
 
     @property
@@ -424,7 +287,7 @@ class Layer(Item["LayerRecord"]):
         """Where it is mounted."""
         from pathlib import Path
 
-        mounted = self._mounted()
+        mounted = self._collection.mounter.of(self.id)
         return Path(mounted.path) if mounted else None
 
     def parent_owners(self) -> tuple[list[int], list[int]]:
@@ -432,15 +295,7 @@ class Layer(Item["LayerRecord"]):
 
         A layer without ID maps has nobody of that kind. Raises LayerNotMounted, LayerUnknown, OSError.
         """
-        with self._collection._tables.reading("layers", "mounts") as views:
-            mappings, mounted = self._now(views.layers).mappings, views.mounts.get(self.id)
-        if mappings is None:
-            return [], []
-        if mounted is None:
-            raise LayerNotMounted()
-        infos = [os.lstat(directory) for directory in _above(mounted.path)]
-        uids, gids = mappings.outside([info.st_uid for info in infos], [info.st_gid for info in infos])
-        return list(uids), list(gids)
+        return self._collection.mounter.parent_owners(self.id)
 
     def delete(self, *, progress: Callback | None = None) -> None:
         """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError.
@@ -462,11 +317,6 @@ class Layer(Item["LayerRecord"]):
             owner.files.remove(editors.layers, [self.id], bins)
             editors.mounts.remove(self.id)
 
-    def _mounted(self) -> MountRecord | None:
-        with self._collection._tables.reading("layers", "mounts") as views:
-            self._now(views.layers)
-            return views.mounts.get(self.id)
-
     @contextmanager
     def _compared(self, against: Layer | str | None) -> Iterator[Comparison]:
         """Hold the layers' lock, and this layer against another."""
@@ -477,49 +327,3 @@ class Layer(Item["LayerRecord"]):
             self.record = self._now(views.layers)
             with Comparison(self._collection.driver, views.layers, self.record, other) as comparison:
                 yield comparison
-
-
-class Mount:
-    """A mounted layer: a path (`os.fspath`, `/`), and a block at whose end it is unmounted."""
-
-    def __init__(self, layer: Layer, path: str) -> None:
-        self.layer = layer
-        self._path = path
-
-    @property
-    def path(self) -> Path:
-        """Where the layer is mounted."""
-        from pathlib import Path
-
-        return Path(self._path)
-
-    def unmount(self) -> bool:
-        """Undo this mount; tell whether the layer is still mounted by others."""
-        return self.layer.unmount()
-
-    def __fspath__(self) -> str:
-        return self._path
-
-    def __str__(self) -> str:
-        return self._path
-
-    def __enter__(self) -> Path:
-        return self.path
-
-    def __exit__(self, *_error: object) -> None:
-        self.unmount()
-
-
-def _above(path: str) -> Iterator[str]:
-    """Give the directories above `path`, the nearest first, without `/`."""
-    while (path := os.path.dirname(path)) != "/":
-        yield path
-
-
-def _same(one: LayerRecord, other: LayerRecord) -> bool:
-    """Tell whether two records are of one layer, not of two that were given the same ID one after the other."""
-    return (one.created, one.diff_digest, one.compressed_diff_digest) == (
-        other.created,
-        other.diff_digest,
-        other.compressed_diff_digest,
-    )

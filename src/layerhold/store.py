@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerhold.garbage import Garbage
     from layerhold.ids.mappings import IdMappings
     from layerhold.images import Image
-    from layerhold.layers import Mount
+    from layerhold.mounts import Mount
     from layerhold.progress import Callback
     from layerhold.records.model import MountRecord
     from layerhold.repair import Removal
@@ -62,9 +62,7 @@ class Store:
         self._files = files
         self._tables = tables
         self._storage_lock = storage_lock
-        self.layers = Layers(
-            tables, files, storage_lock, squash=self.driver.squash, default_mappings=_default_mappings(config)
-        )
+        self.layers = Layers(tables, files, storage_lock, default_mappings=_default_mappings(config))
         self.images = Images(tables, layout.image("images"), self.layers, user_homes=layout.homes_of_users)
         self.containers = Containers(
             tables,
