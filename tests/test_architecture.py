@@ -34,6 +34,7 @@ LAYERS = (
         "tables",
         "recovery",
         "repair",
+        "layer_batches",
         "layer_files",
         "layer_making",
         "mounts",

@@ -3,7 +3,7 @@
     <graphroot>/<driver>/...                       the driver's
     <graphroot>/<driver>-layers/<id>.tar-split.gz  how the layer's tar was put together
     <graphroot>/<driver>-layers/<id>/              its big data
-    <graphroot>/<driver>-layers/tmp/               aside: lock-<n>, temp-dir-<n>/
+    <graphroot>/<driver>-layers/tmp/               aside: lock-<n>, temp-dir-<n>/; notes of batches: .batch-<n>
 
 A layer goes in three steps: its record is saved as incomplete, its files are moved aside, the record is removed. The
 moves are renames, so the locks are held briefly; what was moved aside is deleted after they are released. A crash
@@ -16,6 +16,7 @@ import os
 
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.base import is_safe
+from layerhold.linux import locks
 from layerhold.tree.files import FULL
 from layerhold.tree.trash import Aside, Shredder
 from layerhold.values import Value
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from layerhold.records.editor import Editor
     from layerhold.records.model import LayerRecord
     from layerhold.tree.trash import Bin
+
+NOTE = ".batch-"  # how the names of notes begin (layer_batches.py)
 
 
 class Bins(Value):
@@ -91,13 +94,17 @@ class LayerFiles:
                 raise
             bins = _NO_ROOM  # the files go first, and make room for saving that they have gone
         for id in ids:
-            if is_safe(id, self.driver.reserved):  # a damaged record's ID may lead out of here
-                self.driver.unmount(id)
-                self.driver.remove(id, bins.driver)
-                bins.beside.take(self.split(id))
-                bins.beside.take(self.data(id))
+            self.take(id, bins)
             layers.remove(id)
         layers.save()
+
+    def take(self, id: str, bins: Bins) -> None:
+        """Move all files of layer `id` into the bins; none is no error. The layers' lock is held exclusively."""
+        if is_safe(id, self.driver.reserved):  # a damaged record's ID may lead out of here
+            self.driver.unmount(id)
+            self.driver.remove(id, bins.driver)
+            bins.beside.take(self.split(id))
+            bins.beside.take(self.data(id))
 
     def repair(self, layers: Editor[LayerRecord]) -> None:
         """Remove the layers that a crash left half-made or half-removed."""
@@ -106,6 +113,27 @@ class LayerFiles:
             with self.bins() as bins:
                 self.remove(layers, incomplete, bins)
 
+    def notes_left(self) -> list[str]:
+        """Give the paths of the notes of batches whose writers are gone."""
+        try:
+            names = os.listdir(self.aside.base)
+        except FileNotFoundError:
+            return []
+        paths = [os.path.join(self.aside.base, name) for name in names if name.startswith(NOTE)]
+        return [path for path in paths if _is_left(path)]
+
     def sweep(self) -> None:
         """Remove what a crash left aside; each place has its own lock, so no lock of the store is needed."""
         self.aside.sweep()
+
+
+def _is_left(path: str) -> bool:
+    """Tell whether the file is there, and nobody has it locked."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return locks.lock(fd, exclusive=True, wait=False)
+    finally:
+        os.close(fd)

@@ -70,7 +70,6 @@ class LayerMaker:
             if diff is not None:
                 split = aside.enter_context(self._files.aside.open()).place("split")
                 wanted = self.fill(wanted, build.contents, diff, split, expect=expect, progress=progress)
-            build.sync()
             self._publish(wanted, base, build, split)
         return wanted
 
@@ -85,7 +84,6 @@ class LayerMaker:
         """Make the layer `wanted` over `base` with all that the layer `top` has. Raises as `Layers.copy` does."""
         with self._driver.duplicating(wanted.id, top.id, spec, progress) as build, self._files.aside.open() as aside:
             split = self.copied_split(top, aside)
-            build.sync()
             self._publish(wanted, base, build, split)
 
     def fill(
@@ -121,7 +119,8 @@ class LayerMaker:
         again = _plan(editors, wanted, base.id if base else None)
         if again is not None and base is not None and not _same(again, base):
             raise LayerUnknown(base.id, f"parent {base.id} was made anew while the layer was unpacked")
-        with editors.layers.pending(wanted):
+        batch = self._tables.batch
+        with editors.layers.pending(wanted) if batch is None else batch.adding(wanted):
             build.publish()
             if split is not None:
                 os.rename(split, self._files.split(wanted.id))
@@ -138,6 +137,8 @@ class LayerMaker:
         return place
 
     def _publish(self, wanted: LayerRecord, base: LayerRecord | None, build: Build, split: str | None) -> None:
+        if self._tables.batch is None:
+            build.sync()
         with self._tables.writing("layers", also_reading=("containers",)) as editors:
             self.put(editors, wanted, base, build, split)
 

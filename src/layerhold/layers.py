@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from layerhold.lock import LockFile
     from layerhold.mounts import Mount, Mounter
     from layerhold.progress import Callback
-    from layerhold.tables import AnyTables
+    from layerhold.tables import AnyTables, Editors
 
 
 class Layers(Collection["LayerRecord", "Layer"]):
@@ -208,6 +208,7 @@ class Layer(Item["LayerRecord"]):
             os.rename(split, owner.files.split(self.id))
             self.record = filled
             editor.put(filled)
+            editor.save()
 
     def changes(self, against: Layer | str | None = None, *, progress: Callback | None = None) -> list[Change]:
         """Say what differs from the parent, or from layer `against`, sorted by path. Raises LayerUnknown, OSError."""
@@ -301,21 +302,31 @@ class Layer(Item["LayerRecord"]):
         """Remove the layer. Raises LayerHasChildren, LayerUsedByImage, LayerUsedByContainer, LayerUnknown, OSError.
 
         `progress` is told how many files are deleted. The layer has gone by then: what it raises only leaves the rest
-        of the files to the next opening of the store.
+        of the files to the next opening of the store. In `store.writing()` they are deleted when the block has ended.
         """
+        batch = self._collection._tables.batch
+        if batch is not None:
+            with self._needless() as editors:
+                batch.remove(self.id)
+                editors.mounts.remove(self.id)
+            return
         with metering(progress, "removing") as meter:
             self._delete(meter)
 
     def _delete(self, meter: Meter | None) -> None:
         owner = self._collection
-        with (
-            owner.files.bins(meter) as bins,
-            owner._tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors,
-        ):
-            self._own(editors.layers)
-            references.refuse_if_layer_needed(editors, self.id)
+        with owner.files.bins(meter) as bins, self._needless() as editors:
             owner.files.remove(editors.layers, [self.id], bins)
             editors.mounts.remove(self.id)
+
+    @contextmanager
+    def _needless(self) -> Iterator[Editors]:
+        """Hold the locks that deleting takes, if nobody needs the layer."""
+        tables = self._collection._tables
+        with tables.writing("layers", "mounts", also_reading=("images", "containers")) as editors:
+            self._own(editors.layers)
+            references.refuse_if_layer_needed(editors, self.id)
+            yield editors
 
     @contextmanager
     def _compared(self, against: Layer | str | None) -> Iterator[Comparison]:

@@ -3,14 +3,15 @@
 Each left a note (records/intents.py). Whoever holds the exclusive locks of all kinds knows that the note's writer is
 gone. An item whose record is there is kept, and the sizes and digests of the big data that was being written are taken
 afresh; one without a record goes. Of the layers that were to come or go with it, those go that nobody uses.
-Half-made layers are seen by their own flag, and taken away when the layers are next loaded (layer_files.py).
+Half-made layers are seen by their own flag, and taken away when the layers are next loaded (layer_files.py); those of a
+batch are noted (layer_batches.py).
 """
 
 from __future__ import annotations
 
 import os
 
-from layerhold import references
+from layerhold import layer_batches, references
 from layerhold.collection import with_data
 from layerhold.errors import BigDataUnknown
 from layerhold.records import data as big_data
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 def clear_up(tables: Tables, files: LayerFiles, layout: Layout, containers: Containers) -> None:
     """Act on every note that a crash left."""
     with files.bins() as bins, tables.writing("layers", "images", "containers") as editors:
+        layer_batches.clear_up(files, editors.layers, bins)
 
         def remove(layers: Sequence[str]) -> None:
             files.remove(editors.layers, references.unneeded(editors, layers), bins)

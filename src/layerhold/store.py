@@ -118,7 +118,8 @@ class Store:
         files.sweep()
         tables = layout.open_tables(files, _Once(found.sweep))
         store = cls(config, layout, files, tables, storage_lock)
-        if any(anything_left(home) for home in (*layout.image_homes, store.containers.directory)):
+        homes = (*layout.image_homes, store.containers.directory)
+        if any(map(anything_left, homes)) or files.notes_left():
             from layerhold import recovery
 
             recovery.clear_up(tables, files, layout, store.containers)
@@ -138,9 +139,19 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
-        """Hold the exclusive locks of all tables; what the block does through its store is one batch."""
-        with self._tables.writing("layers", "images", "containers", "mounts") as editors:
-            yield Store(self.config, self._layout, self._files, HeldForWriting(editors), self._storage_lock)
+        """Hold the exclusive locks of all tables; what the block does through its store is one batch.
+
+        Layers that it makes or deletes are saved together when the block ends, or before something else of it is saved.
+        If it ends by an error, what was finished in it stays. Raises OSError; then what was not saved has not happened.
+        """
+        from layerhold.layer_batches import LayerBatch
+
+        with (
+            self._files.bins() as bins,
+            self._tables.writing("layers", "images", "containers", "mounts") as editors,
+            LayerBatch(self._files, editors, bins) as batch,
+        ):
+            yield Store(self.config, self._layout, self._files, HeldForWriting(editors, batch), self._storage_lock)
 
     def __getitem__(self, ref: str) -> Layer | Image | Container:
         """Give the layer, image or container `ref`. Raises NotFound, AmbiguousName if items of two kinds match."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from layerhold.layer_batches import LayerBatch
     from layerhold.records.editor import Editor
     from layerhold.records.model import ContainerRecord, ImageRecord, LayerRecord, MountRecord
     from layerhold.records.table import Table
@@ -61,6 +62,11 @@ class Tables(Value):
     additional_layers: tuple[Table[LayerRecord], ...] = ()
     additional_images: tuple[Table[ImageRecord], ...] = ()
 
+    @property
+    def batch(self) -> LayerBatch | None:
+        """None: each layer that comes or goes is saved by itself."""
+        return None
+
     @contextmanager
     def reading(self, *kinds: str) -> Iterator[Views]:
         """Hold the shared locks of `kinds`, all fresh."""
@@ -99,6 +105,8 @@ class Tables(Value):
 class HeldForReading:
     """Tables whose shared locks are held already."""
 
+    batch: LayerBatch | None = None
+
     def __init__(self, views: Views) -> None:
         self._views = views
 
@@ -115,10 +123,11 @@ class HeldForReading:
 
 
 class HeldForWriting:
-    """Tables whose exclusive locks are held already."""
+    """Tables whose exclusive locks are held already; layers that come and go are a `batch`."""
 
-    def __init__(self, editors: Editors) -> None:
+    def __init__(self, editors: Editors, batch: LayerBatch) -> None:
         self._editors = editors
+        self.batch: LayerBatch | None = batch
 
     @contextmanager
     def reading(self, *_kinds: str) -> Iterator[Views]:

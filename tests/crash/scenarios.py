@@ -57,9 +57,10 @@ OPERATIONS = {
     "take-id": f"store.images.create(layer={BASE!r}, id={THEIR_IMAGE!r}, names=['localhost/new:1'])",
     "repair": "store.repair(store.check())",
     "gc": "store.collect_garbage()",
+    "batch": "in_one_batch(store, tar)",
 }
 # What is killed in the tests, in which stores.
-PLAIN = tuple(OPERATIONS)[:6]
+PLAIN = (*tuple(OPERATIONS)[:6], "batch")
 SWEPT = {
     **dict.fromkeys(DRIVERS, PLAIN),
     **dict.fromkeys(("vfs-copied", "overlay-copied"), ("create-mapped",)),
@@ -72,7 +73,7 @@ SWEPT = {
     **dict.fromkeys(("vfs-garbage", "overlay-garbage"), ("gc",)),
 }
 _START = (
-    "import sys; from tests.crash.scenarios import MAPS, image_data, open_store\n"
+    "import sys; from tests.crash.scenarios import MAPS, image_data, in_one_batch, open_store\n"
     "root, driver, tar = sys.argv[1:]; store = open_store(root, driver)\n"
 )
 
@@ -86,6 +87,16 @@ class Scenario(NamedTuple):
     def command(self) -> str:
         """The Python that does it; `sys.argv` has the store's folder, how it is made, and a tar."""
         return _START + OPERATIONS[self.operation]
+
+
+def in_one_batch(store: layerhold.Store, tar: str | Path) -> None:
+    """Make, remove and replace layers, and make an image, in one batch."""
+    with store.writing() as batch, open(tar, "rb") as new:
+        batch.layers.create(BASE, id=NEW, names=["new"], diff=new, writable=False)
+        batch.layers[LEAF].delete()
+        batch.layers.create(NEW, id=NEXT).delete()
+        batch.images.create(layer=NEW, id=NEW_IMAGE, data=image_data(NEW_IMAGE))
+        batch.layers.create(BASE, id=LEAF, names=["leaf"], diff=io.BytesIO(layer_tar(2)), writable=False)
 
 
 def open_store(folder: str | Path, made: str) -> layerhold.Store:
@@ -227,7 +238,7 @@ def again(place: Place, scenario: Scenario) -> None:
     """Do the operation once more: it succeeds, or says that what it makes is there, or what it removes is not."""
     tar = place.folder.parent / "new.tar"
     with open_store(place.folder, place.made) as store, suppress(AlreadyExists, NotFound):
-        exec(OPERATIONS[scenario.operation], {"store": store, "tar": tar, "MAPS": MAPS, "image_data": image_data})
+        exec(OPERATIONS[scenario.operation], {**globals(), "store": store, "tar": tar})
     if place.way == "mapped":
         with open_store(place.folder, place.made) as store:
             with store.mount(MAPPED_BOX) as top:
@@ -273,7 +284,7 @@ def go_looks(place: Place, scenario: Scenario) -> None:
 
 def _kept_is_there(scenario: Scenario, layers: set[str], images: set[str], containers: set[str]) -> None:
     operation = scenario.operation
-    assert layers >= {BASE} | ({LEAF} if operation != "delete-layer" else set()), "a finished layer is lost"
+    assert layers >= {BASE} | ({LEAF} if operation not in ("delete-layer", "batch") else set()), "a layer is lost"
     stays = operation not in ("delete-image", "repair")
     assert images >= {KEPT_IMAGE} | ({GOING_IMAGE} if stays else set()), "an image is lost"
     if scenario.made.endswith("-additional"):
@@ -307,7 +318,7 @@ def leftovers(place: Place) -> set[str]:
         name = path.rsplit("/", 1)[-1]
         match = re.search(r"[0-9a-f]{64}", path)
         kind = next((kind for kind in known if f"{place.driver}-{kind}/" in path), "layers")
-        if (match and match[0] not in known[kind]) or re.match(r"(\.tmp-|\.pending-|temp-dir-|lock-\d)", name):
+        if (match and match[0] not in known[kind]) or re.match(r"(\.tmp-|\.pending-|\.batch-|temp-dir-|lock-\d)", name):
             found.add(path)
     there: set[str] = set()
     for home in [

@@ -15,7 +15,7 @@ from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from layerhold.lock import Held
@@ -35,6 +35,7 @@ class Editor(View[R]):
         self._held = held
         self._dirty: set[int] = set()
         self._before: dict[str, Row | None] = {}  # what the files have of the records that changed
+        self.before_save: Callable[[], None] | None = None  # what is to be on the disk before these records are
         self._apart: set[int] = set()  # files in which more than one record of an ID, or the order, changed
 
     def put(self, record: R) -> None:
@@ -63,6 +64,8 @@ class Editor(View[R]):
 
         Unless it is to be `settled`, a machine that loses power may have the files as they were before.
         """
+        if self._dirty and self.before_save is not None:
+            self.before_save()
         if self._dirty:
             contents = {file: self._content(file) for file in sorted(self._dirty)}
             self._table.save(contents, self._held, settled=settled)
