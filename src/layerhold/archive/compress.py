@@ -54,7 +54,7 @@ SUFFIXES = ("tar", "tar.bz2", "tar.gz", "tar.xz", "tar.zst")
 
 _MAGIC = ((b"BZh", BZIP2), (b"\x1f\x8b\x08", GZIP), (b"\xfd7zXZ\x00", XZ), (b"\x28\xb5\x2f\xfd", ZSTD))
 _MAGIC_LENGTH = 6
-_BLOCK = 256 << 10
+_BLOCK = 1 << 20  # large, since each block has threads wait for the interpreter's lock, and for each other.
 _AHEAD = 8
 _FIRST_PIECE = 16 << 10  # of what may be a next member: what is left after its end is copied, so it begins small.
 _WINDOW_LOG = 27
@@ -105,17 +105,17 @@ class Source:
         self._want_digests = want_digests
         self._read = _reader(stream)
         self._queue: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
-        self._free = threading.Semaphore(_AHEAD)
+        self._free = _places()
         self._closed = False
         self._thread = threading.Thread(target=self._produce, name="layerhold-source", daemon=True)
 
     def __iter__(self) -> Iterator[bytes]:
-        get, release = self._queue.get, self._free.release
+        get, release = self._queue.get, self._free.put
         while (block := get()) is not None:
             if isinstance(block, BaseException):
                 self._queue.put(block)
                 raise block
-            release()
+            release(None)
             yield block
         self._queue.put(None)
 
@@ -124,14 +124,14 @@ class Source:
 
     def _close(self) -> None:
         self._closed = True
-        self._free.release()
+        self._free.put(None)
         self._thread.join()
 
     def _produce(self) -> None:
         try:
             with closing(self._hashed()) as blocks:
                 for block in blocks:
-                    self._free.acquire()
+                    self._free.get()
                     if self._closed:
                         return
                     self._queue.put(block)
@@ -178,20 +178,28 @@ def _ignore(_chunk: bytes) -> None:
     pass
 
 
+def _places() -> SimpleQueue[None]:
+    """Give a counter of the places that a queue has; waiting at this one costs no step of Python."""
+    places: SimpleQueue[None] = SimpleQueue()
+    for _ in range(_AHEAD):
+        places.put(None)
+    return places
+
+
 @contextmanager
 def _hashing() -> Iterator[Callable[[hashlib._Hash, bytes], None]]:
     """Update hashes in a thread, at most `_AHEAD` blocks behind; done at the end of the block."""
     queue: SimpleQueue[tuple[hashlib._Hash, bytes] | None] = SimpleQueue()
-    free = threading.Semaphore(_AHEAD)
+    free = _places()
 
     def work() -> None:
         while (item := queue.get()) is not None:
             hasher, block = item
             hasher.update(block)
-            free.release()
+            free.put(None)
 
     def update(hasher: hashlib._Hash, block: bytes) -> None:
-        free.acquire()
+        free.get()
         queue.put((hasher, block))
 
     thread = threading.Thread(target=work, name="layerhold-hash", daemon=True)
