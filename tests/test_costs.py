@@ -224,10 +224,10 @@ def test_nothing_is_written_where_nothing_changes(store: layerhold.Store, writte
 # What every command of a small store loads of ours, and what single ones load besides.
 EVERY = """
 blocks cli cli.flags cli.main cli.output cli.table collection config containers drivers drivers.base drivers.choose
-drivers.durable drivers.homes drivers.options errors identifiers ids ids.mappings images layer_files layers layout linux
+drivers.homes drivers.options errors identifiers ids ids.mappings images layer_files layers layout linux
 linux.locks linux.mountinfo lock progress records records.codec records.data records.intents records.json_text
 records.model records.rows records.table records.view references settings settings.driver_options store tables tree
-tree.files tree.trash values
+tree.durable tree.files tree.trash values
 """
 OF_A_COMMAND = {"exists": "cli.create cli.progress cli.things", "layers": "cli.show"}
 OF_A_DRIVER = {

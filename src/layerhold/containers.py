@@ -192,7 +192,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         with self.layers.driver.building(
             layer.id, layer.parent or None, LayerSpec(mappings=own, parent_mappings=below), progress
         ) as build:
-            build.sync()
+            build.sync(filled=False)
             with self._tables.writing("layers", "containers", also_reading=("images",)) as editors:
                 self._refuse_double(editors, wanted)
                 if base.image is not None and base.image.id not in editors.images:

@@ -21,7 +21,8 @@ from layerhold.blocks import contextmanager
 from layerhold.drivers.base import is_safe
 from layerhold.layer_files import NOTE
 from layerhold.linux import locks
-from layerhold.tree.files import FULL, make_dirs, read_bytes, sync_tree
+from layerhold.tree.durable import sync_tree
+from layerhold.tree.files import FULL, make_dirs, read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

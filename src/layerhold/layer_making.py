@@ -70,7 +70,7 @@ class LayerMaker:
             if diff is not None:
                 split = aside.enter_context(self._files.aside.open()).place("split")
                 wanted = self.fill(wanted, build.contents, diff, split, expect=expect, progress=progress)
-            self._publish(wanted, base, build, split)
+            self._publish(wanted, base, build, split, filled=diff is not None)
         return wanted
 
     def copy(
@@ -84,7 +84,7 @@ class LayerMaker:
         """Make the layer `wanted` over `base` with all that the layer `top` has. Raises as `Layers.copy` does."""
         with self._driver.duplicating(wanted.id, top.id, spec, progress) as build, self._files.aside.open() as aside:
             split = self.copied_split(top, aside)
-            self._publish(wanted, base, build, split)
+            self._publish(wanted, base, build, split, filled=True)
 
     def fill(
         self,
@@ -136,9 +136,11 @@ class LayerMaker:
                 copy.write(block)
         return place
 
-    def _publish(self, wanted: LayerRecord, base: LayerRecord | None, build: Build, split: str | None) -> None:
+    def _publish(
+        self, wanted: LayerRecord, base: LayerRecord | None, build: Build, split: str | None, *, filled: bool
+    ) -> None:
         if self._tables.batch is None:
-            build.sync()
+            build.sync(filled=filled)
         with self._tables.writing("layers", also_reading=("containers",)) as editors:
             self.put(editors, wanted, base, build, split)
 

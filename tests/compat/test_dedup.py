@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import programs, stores
+from tests import disks, stores
 from tests.compat.test_commands import tar
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
-SIZES = {"btrfs": 120, "xfs": 320}  # MiB, about the smallest that their programs make
 BIG, SMALL = b"0123456789abcdef" * 20_000, b"tiny"
 BASE_TAR = tar(("one", BIG, 0o644), ("two", BIG, 0o600), ("small", SMALL, 0o644), ("other", BIG[::-1], 0o644))
 TOP_TAR = tar(("three", BIG, 0o644), ("small-too", SMALL, 0o644))
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=["btrfs", "xfs"])
 def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder on a file system of its own, in a file."""
-    kind: str = request.param
-    if not shutil.which(f"mkfs.{kind}"):
-        raise programs.Unavailable(f"mkfs.{kind} is not installed")
-    with stores.scratch(kind) as folder:
-        image, place = folder / "image", folder / "disk"
-        with image.open("wb") as file:
-            file.truncate(SIZES[kind] << 20)
-        subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
-        place.mkdir()
-        subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
-        try:
-            yield place
-        finally:
-            for point in stores.mounts_below(place):
-                subprocess.run(["umount", point], check=True)
+    with disks.disk(request.param) as place:
+        yield place
 
 
 def made(folder: Path, driver: str) -> stores.Place:

@@ -27,7 +27,7 @@ from tests.crash.scenarios import Place, Scenario
 
 CALLS = (
     *("rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
-    *("fsync", "fdatasync", "syncfs", "pwrite64", "symlink", "symlinkat", "link", "linkat"),
+    *("fsync", "fdatasync", "sync_file_range", "syncfs", "pwrite64", "symlink", "symlinkat", "link", "linkat"),
     *("mount", "move_mount", "umount2", "chown", "fchown", "lchown", "fchownat"),
 )
 MORE_CALLS = (

@@ -90,8 +90,11 @@ class Build(Protocol):
 
     contents: Contents
 
-    def sync(self) -> None:
-        """Make what was written durable, before any record speaks of it (no lock held)."""
+    def sync(self, *, filled: bool = True) -> None:
+        """Make what was written durable when what is written later is, before any record speaks of it (no lock held).
+
+        `filled`: there may be files of the caller's in `contents`.
+        """
 
     def publish(self) -> None:
         """Move the layer into its place; what is not published is thrown away at the end of the block.

@@ -25,13 +25,13 @@ import stat
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers import overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
-from layerhold.drivers.durable import settle
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
 from layerhold.linux.idmap import in_user_namespace
-from layerhold.tree.files import make_dirs, remove_tree, sync_tree
+from layerhold.tree.durable import settle_names, settle_tree, sync_tree
+from layerhold.tree.files import make_dirs, remove_tree
 from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
@@ -118,12 +118,13 @@ class OverlayDriver:
         final = os.path.join(home, self._checked(id))
         with self._asides[home].open() as temporary:
             place = temporary.place()
-            self._make(place, parent, spec)
-            if parent and spec.remapped:
+            files = self._make(place, parent, spec)
+            copied = bool(parent and spec.remapped)
+            if parent and copied:
                 self._copy_remapped(place, parent, spec, progress)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
-            yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary))
+            yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary), files=files, copied=copied)
 
     @contextmanager
     def duplicating(self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None) -> Iterator[Build]:
@@ -303,8 +304,8 @@ class OverlayDriver:
 
     # --- making
 
-    def _make(self, place: str, parent: str | None, spec: LayerSpec) -> None:
-        """Make all parts of a layer in the directory `place`."""
+    def _make(self, place: str, parent: str | None, spec: LayerSpec) -> Sequence[str]:
+        """Make all parts of a layer in the directory `place`; give the names of its files."""
         mapped = spec.mappings.root() if spec.mappings else (0, 0)
         mode, owner = 0o555, mapped
         if parent is not None:
@@ -327,6 +328,7 @@ class OverlayDriver:
             with open(os.path.join(place, name), "x") as file:
                 file.write(text)
                 os.fchmod(file.fileno(), 0o644)
+        return tuple(files)
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:
         """Make an older upper of all that the parent shows, with new owners: Go copies it up to the same place."""
@@ -435,15 +437,29 @@ class OverlayDriver:
 class _NewLayer:
     """A layer in the making."""
 
-    def __init__(self, contents: Contents, place: str, final: str, make_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        place: str,
+        final: str,
+        make_room: Callable[[], None],
+        *,
+        files: Sequence[str],
+        copied: bool,
+    ) -> None:
         self.contents = contents
         self._place = place
+        self._files = files
+        self._copied = copied
         self._final = final
         self._make_room = make_room
 
-    def sync(self) -> None:
+    def sync(self, *, filled: bool = True) -> None:
         """Make the files durable."""
-        sync_tree(self._place)
+        if filled or self._copied:
+            sync_tree(self._place)
+        else:
+            settle_tree(self._place, self._files)
 
     def publish(self) -> None:
         """Move the directory into its place, then make its link; what a crash left there is thrown away."""
@@ -451,7 +467,7 @@ class _NewLayer:
         os.rename(self._place, self._final)
         home, id = os.path.split(self._final)
         overlay_links.make_link(home, id, overlay_links.read_link_name(self._final))
-        settle(home)
+        settle_names(home)
 
 
 class _ChangedLayer:
@@ -461,7 +477,7 @@ class _ChangedLayer:
         self.contents = contents
         self._diff = diff
 
-    def sync(self) -> None:
+    def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - it is a copy
         """Make the files durable."""
         sync_tree(self.contents.path)
 
@@ -470,7 +486,7 @@ class _ChangedLayer:
         from layerhold.linux.files import RENAME_EXCHANGE, renameat2
 
         renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
-        settle(os.path.dirname(self._diff))
+        settle_names(os.path.dirname(self._diff))
 
 
 def _word(value: bool) -> str:

@@ -14,11 +14,11 @@ import stat
 
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.base import ERASE, Contents, Features, is_safe
-from layerhold.drivers.durable import settle
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
 from layerhold.errors import DriverError, InvalidID, LayerWithoutFiles
-from layerhold.tree.files import make_dirs, move, sync_tree
+from layerhold.tree.durable import settle_names, settle_tree, sync_tree
+from layerhold.tree.files import make_dirs, move
 from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ class VfsDriver:
                 os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
                 if os.geteuid() == 0 and spec.mappings is not None:
                     os.chown(place, *spec.mappings.root())
-            yield _Build(place, final)
+            yield _Build(place, final, copied=parent is not None)
 
     def duplicating(
         self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
@@ -109,7 +109,7 @@ class VfsDriver:
             place = temporary.place()
             os.mkdir(place, 0o700)
             self._copy(id, place, progress)
-            yield _Build(place, self.path(id))
+            yield _Build(place, self.path(id), copied=True)
 
     @contextmanager
     def contents(
@@ -200,13 +200,17 @@ class VfsDriver:
 class _Build:
     """A layer's directory in the making."""
 
-    def __init__(self, place: str, final: str) -> None:
+    def __init__(self, place: str, final: str, *, copied: bool) -> None:
         self.contents = Contents(path=place, deletions=ERASE)
         self._final = final
+        self._copied = copied
 
-    def sync(self) -> None:
+    def sync(self, *, filled: bool = True) -> None:
         """Make the files durable."""
-        sync_tree(os.path.dirname(self.contents.path))
+        if filled or self._copied:
+            sync_tree(os.path.dirname(self.contents.path))
+        else:
+            settle_tree(self.contents.path, ())
 
     def publish(self) -> None:
         """Move the directory into its place; what a crash left there, or what it is to replace, is thrown away."""
@@ -214,7 +218,7 @@ class _Build:
             _swap(self.contents.path, self._final)
         else:
             move(self.contents.path, self._final)
-        settle(os.path.dirname(self._final))
+        settle_names(os.path.dirname(self._final))
 
 
 def _swap(one: str, other: str) -> None:

@@ -19,11 +19,13 @@ RESOLVE_IN_ROOT = 0x10
 # <linux/fs.h>
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+_WAIT_WRITE_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
 _FICLONE = 0x40049409
 _FIDEDUPERANGE = 0xC0189436
 _DEDUPE = struct.Struct("=QQHHI qQQiI")  # struct file_dedupe_range with one file_dedupe_range_info
 
 _syncfs = function("syncfs", ctypes.c_int)
+_sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _renameat2 = function(
     "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
 )  # glibc 2.28, musl 1.2.5
@@ -69,6 +71,11 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, resolve: int
 def syncfs(fd: int) -> None:
     """Write out all that is not yet on the disk of the file system that `fd` is on."""
     check(_syncfs(fd), "syncfs")
+
+
+def sync_file_range(fd: int) -> None:
+    """Write out the content of a file, and wait until it is done; what the file system says of it is not written."""
+    check(_sync_file_range(fd, 0, 0, _WAIT_WRITE_WAIT), "sync_file_range")
 
 
 def ficlone(dst_fd: int, src_fd: int) -> None:

@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from layerhold.tree.durable import settle_file, sync_directory
+
 TEMPORARY = ".tmp-"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a quota, that is full
 
@@ -38,9 +40,9 @@ def write_atomic(
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(fd, rest) :]
-            if sync:
-                os.fdatasync(fd)
             os.fchmod(fd, mode)
+            if sync:
+                settle_file(fd, directory or ".")
             found = os.fstat(fd)
         finally:
             os.close(fd)
@@ -85,26 +87,6 @@ def sweep_temporaries(directory: str, *targets: str) -> None:
     for name in names:
         if name.startswith(beginnings):
             _unlink(os.path.join(directory, name))
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_tree(path: str) -> None:
-    """Make everything on the file system of `path` durable: one journal commit instead of one for each file."""
-    from layerhold.linux.files import syncfs
-
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)
 
 
 def make_dirs(path: str, mode: int = 0o700) -> None:

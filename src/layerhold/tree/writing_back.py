@@ -1,7 +1,7 @@
 """Writing to the disk while there is more to come: so that making a large tree durable at its end takes no time.
 
 A thread has the kernel write the file system back, each time that some megabytes have been added. It only hastens: what
-has to be durable is synced by whoever needs it (files.py: sync_tree), and finds little left to do.
+has to be durable is synced by whoever needs it (durable.py: sync_tree), and finds little left to do.
 """
 
 from __future__ import annotations

@@ -146,7 +146,11 @@ def test_two_files(home: Path) -> None:
 
 def test_volatile_files_are_not_synced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+
+    def noted(fd: int, _directory: str) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+
+    monkeypatch.setattr(files, "settle_file", noted)
     with layers(home).writing() as edit:
         edit.put(layer("v", origin=str(home / "volatile-layers.json")))
         edit.put(layer("s"))
@@ -219,7 +223,7 @@ def test_a_full_disk_keeps_the_old_file(home: Path, monkeypatch: pytest.MonkeyPa
     with table.writing() as edit:
         edit.put(layer("a"))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", lambda _fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        patch.setattr(files, "settle_file", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(OSError, match="full"), table.writing() as edit:
             edit.put(layer("b"))
     assert ids(table) == ids(layers(home)) == ["a"]

@@ -27,7 +27,7 @@ def test_write_atomic_replaces_and_sets_the_mode(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["layers.json"]
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "fchmod", "rename"])
+@pytest.mark.parametrize("call", ["write", "settle_file", "fchmod", "rename"])
 def test_write_atomic_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     path = tmp_path / "layers.json"
     path.write_bytes(b"old")
@@ -35,7 +35,7 @@ def test_write_atomic_that_fails_changes_nothing(tmp_path: Path, monkeypatch: py
     def fail(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(files if call == "settle_file" else os, call, fail)
     with pytest.raises(OSError, match="No space"):
         files.write_atomic(str(path), b"new")
     assert path.read_bytes() == b"old"

@@ -1,0 +1,37 @@
+"""File systems in files, for tests that need one of a kind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests import programs, stores
+
+SIZES = {"btrfs": 120, "xfs": 320}  # MiB, about the smallest that their programs make
+_OTHERS = 64
+
+
+@contextmanager
+def disk(kind: str, *options: str) -> Iterator[Path]:
+    """A folder on a file system of its own, made by `mkfs.<kind>` with `options`."""
+    if not shutil.which(f"mkfs.{kind}"):
+        raise programs.Unavailable(f"mkfs.{kind} is not installed")
+    with stores.scratch(kind) as folder:
+        image, place = folder / "image", folder / "disk"
+        with image.open("wb") as file:
+            file.truncate(SIZES.get(kind, _OTHERS) << 20)
+        _run([f"mkfs.{kind}", "-q", *options, str(image)])
+        place.mkdir()
+        _run(["mount", "-o", "loop", str(image), str(place)])
+        try:
+            yield place
+        finally:
+            for point in stores.mounts_below(place):
+                _run(["umount", point])
+
+
+def _run(words: Sequence[str]) -> None:
+    subprocess.run(words, check=True)
