@@ -24,7 +24,7 @@ from layerhold.layout import Layout, check_roots
 from layerhold.lock import LockFile
 from layerhold.progress import metering
 from layerhold.records.intents import anything_left
-from layerhold.tables import HeldForReading, HeldForWriting
+from layerhold.tables import HeldTables
 from layerhold.tree.files import make_dirs
 
 TYPE_CHECKING = False
@@ -134,8 +134,11 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Store]:
         """Hold the shared locks of all tables; the store that the block gets shows one moment."""
-        with self._tables.reading("layers", "images", "containers", "mounts") as views:
-            yield Store(self.config, self._layout, self._files, HeldForReading(views), self._storage_lock)
+        with (
+            self._tables.reading("layers", "images", "containers", "mounts") as views,
+            HeldTables(self._tables, views) as held,
+        ):
+            yield self._over(held)
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
@@ -143,15 +146,23 @@ class Store:
 
         Layers that it makes or deletes are saved together when the block ends, or before something else of it is saved.
         If it ends by an error, what was finished in it stays. Raises OSError; then what was not saved has not happened.
+        In such a block, another one is part of it.
         """
         from layerhold.layer_batches import LayerBatch
 
+        if self._tables.batch is not None:
+            yield self
+            return
         with (
             self._files.bins() as bins,
             self._tables.writing("layers", "images", "containers", "mounts") as editors,
             LayerBatch(self._files, editors, bins) as batch,
+            HeldTables(self._tables, editors, editors, batch) as held,
         ):
-            yield Store(self.config, self._layout, self._files, HeldForWriting(editors, batch), self._storage_lock)
+            yield self._over(held)
+
+    def _over(self, tables: AnyTables) -> Store:
+        return Store(self.config, self._layout, self._files, tables, self._storage_lock)
 
     def __getitem__(self, ref: str) -> Layer | Image | Container:
         """Give the layer, image or container `ref`. Raises NotFound, AmbiguousName if items of two kinds match."""

@@ -2,9 +2,9 @@
 
 `reading` and `writing` take the locks of the tables that they are asked for, always in the order layers, images,
 containers, mounts, and give back their views and editors; behind the layers and images, those of additional stores,
-which are only read, can be looked up. This is the only place where more than one lock of a store is taken. A `Held`
-tables object stands for locks that are already held: it hands out the same views again, which is what makes
-`store.reading()` and `store.writing()` work with the very same collections.
+which are only read, can be looked up. This is the only place where more than one lock of a store is taken. `HeldTables`
+stand for locks that are already held: they hand out the same views again, which is what makes `store.reading()` and
+`store.writing()` work with the very same collections.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from layerhold.values import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Self
 
     from layerhold.layer_batches import LayerBatch
     from layerhold.records.editor import Editor
@@ -102,42 +102,50 @@ class Tables(Value):
         return tuple(table.for_others(stack) for table in getattr(self, f"additional_{kind}", ()))
 
 
-class HeldForReading:
-    """Tables whose shared locks are held already."""
+class HeldTables:
+    """Tables whose locks a block holds: for reading only, or for writing, where layers that come and go are a `batch`.
 
-    batch: LayerBatch | None = None
+    After the block they are as `tables`, which take locks again: what was made in the block can be used after it.
+    """
 
-    def __init__(self, views: Views) -> None:
-        self._views = views
-
-    @contextmanager
-    def reading(self, *_kinds: str) -> Iterator[Views]:
-        """Give the views that are held."""
-        yield self._views
-
-    @contextmanager
-    def writing(self, *kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:  # noqa: ARG002
-        """Refuse: only shared locks are held."""
-        raise LockOrder("the store is held for reading here; use store.writing()")
-        yield
-
-
-class HeldForWriting:
-    """Tables whose exclusive locks are held already; layers that come and go are a `batch`."""
-
-    def __init__(self, editors: Editors, batch: LayerBatch) -> None:
+    def __init__(
+        self, tables: AnyTables, views: Views, editors: Editors | None = None, batch: LayerBatch | None = None
+    ) -> None:
+        self._tables = tables
+        self._views: Views | None = views
         self._editors = editors
-        self.batch: LayerBatch | None = batch
+        self._batch = batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._views = self._editors = self._batch = None
+
+    @property
+    def batch(self) -> LayerBatch | None:
+        """The batch of the block, if it goes on and may write."""
+        return self._batch if self._views is not None else self._tables.batch
 
     @contextmanager
-    def reading(self, *_kinds: str) -> Iterator[Views]:
-        """Give the editors that are held, to read from."""
-        yield self._editors
+    def reading(self, *kinds: str) -> Iterator[Views]:
+        """Give the views that are held."""
+        if self._views is not None:
+            yield self._views
+            return
+        with self._tables.reading(*kinds) as views:
+            yield views
 
     @contextmanager
-    def writing(self, *_kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:  # noqa: ARG002
-        """Give the editors that are held."""
-        yield self._editors
+    def writing(self, *kinds: str, also_reading: tuple[str, ...] = ()) -> Iterator[Editors]:
+        """Give the editors that are held. Raises LockOrder if only shared locks are."""
+        if self._editors is not None:
+            yield self._editors
+            return
+        if self._views is not None:
+            raise LockOrder("the store is held for reading here; use store.writing()")
+        with self._tables.writing(*kinds, also_reading=also_reading) as editors:
+            yield editors
 
 
-AnyTables = Tables | HeldForReading | HeldForWriting
+AnyTables = Tables | HeldTables

@@ -58,6 +58,18 @@ def _left(store: layerhold.Store) -> list[str]:
     return stray + [name for name in os.listdir(store._files.aside.base) if name.startswith(NOTE)]
 
 
+def _saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list to which the name of each file of records is added when it is saved."""
+    saved: list[str] = []
+
+    def noted(path: str, data: bytes, **how: bool) -> os.stat_result:
+        saved.append(os.path.basename(path))
+        return files.write_atomic(path, data, **how)
+
+    monkeypatch.setattr("layerhold.records.table.write_atomic", noted)
+    return saved
+
+
 def test_what_came_and_went(opened: Open) -> None:
     with opened().writing() as batch:
         batch.layers.create(A, id=B, names=["b"])
@@ -95,6 +107,30 @@ def test_what_was_finished_before_an_error_stays(opened: Open) -> None:
     assert not _left(opened())
 
 
+def test_what_was_made_in_a_block_can_be_used_after_it(opened: Open) -> None:
+    with opened().writing() as batch:
+        made = batch.layers.create(id=B)
+    with opened().reading() as now:
+        found = now.layers[A]
+    made.set_names(["made"])
+    found.set_names(["found"])
+    assert [layer.names for layer in (opened().layers[B], opened().layers[A])] == [("made",), ("found",)]
+    made.delete()
+    batch.layers.create(id=C)
+    assert _ids(opened()) == {A, C}
+    assert not _left(opened())
+
+
+def test_a_block_in_a_block_is_part_of_it(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = _saved(monkeypatch)
+    with opened().writing() as batch:
+        with batch.writing() as inner:
+            inner.layers.create(id=B)
+        batch.layers.create(id=C)
+        batch.images.create(layer=C, id=C)
+    assert saved == ["layers.json", "images.json"]
+
+
 def test_an_error_that_is_caught_takes_nothing_along(opened: Open) -> None:
     with opened().writing() as batch:
         batch.layers.create(id=B)
@@ -121,13 +157,7 @@ def test_a_layer_that_cannot_be_published_leaves_nothing(opened: Open, monkeypat
 
 
 def test_layers_are_saved_before_an_image_that_has_them(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[str] = []
-
-    def noted(path: str, data: bytes, **how: bool) -> os.stat_result:
-        saved.append(os.path.basename(path))
-        return files.write_atomic(path, data, **how)
-
-    monkeypatch.setattr("layerhold.records.table.write_atomic", noted)
+    saved = _saved(monkeypatch)
     with opened().writing() as batch:
         batch.layers.create(id=B)
         batch.images.create(layer=B, id=C)
