@@ -4,8 +4,9 @@
     removed    its ID is noted, the record goes
     settled    the file systems are synced, the records saved, the files of what was removed moved aside; the note goes
 
-A batch is settled when its block ends, also by an error: what was finished in it stays. It is settled before anything
-else of the block is saved, too, since images and containers may speak of its layers.
+A batch is settled when its block ends, also by an error: what was finished in it stays, and so do names, metadata and
+the like that were changed in the block. It is settled before anything else of the block is saved, too, since images and
+containers may speak of its layers. If that fails, it is tried again with the next save, and at the end of the block.
 
 The note is `<driver>-layers/tmp/.batch-<n>`: IDs, each with a NUL behind it, in a file that is locked while its writer
 lives. One that is killed in a batch leaves the note, and with it files of layers that no record speaks of, or not
@@ -40,6 +41,7 @@ class LayerBatch:
 
     def __init__(self, files: LayerFiles, editors: Editors, bins: Bins) -> None:
         self._files = files
+        self._editors = editors
         self._layers = editors.layers
         self._bins = bins
         self._note: _Note | None = None
@@ -52,7 +54,13 @@ class LayerBatch:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.settle()
+        try:
+            self.settle()
+        finally:
+            if self._note is not None:
+                self._note.close()
+        for editor in (self._layers, self._editors.images, self._editors.containers, self._editors.mounts):
+            editor.save()
 
     @contextmanager
     def adding(self, record: LayerRecord) -> Iterator[None]:
@@ -83,7 +91,7 @@ class LayerBatch:
 
     def settle(self) -> None:
         """Make all of it durable. Raises OSError; then the note stays, and the records are as they were."""
-        note, self._note = self._note, None
+        note, self._note = self._note, None  # saving the layers asks for this again
         if note is None:
             return
         try:
@@ -92,10 +100,12 @@ class LayerBatch:
             self._layers.save()
             for id in self._removed:
                 self._files.take(id, self._bins)
-            self._removed, self._homes = {}, set()
             note.remove()
-        finally:
-            note.close()
+        except BaseException:
+            self._note = note
+            raise
+        self._removed, self._homes = {}, set()
+        note.close()
 
     def _noted(self, id: str) -> None:
         if self._note is None:
@@ -112,9 +122,19 @@ class _Note:
         self._path = os.path.join(directory, NOTE + os.urandom(8).hex())
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         locks.lock(self._fd, exclusive=True, wait=False)
+        self._size = 0
 
     def add(self, id: str) -> None:
-        os.write(self._fd, os.fsencode(id) + b"\0")
+        """Note an ID whole, or not at all. Raises OSError."""
+        rest = os.fsencode(id) + b"\0"
+        size = self._size + len(rest)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except BaseException:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size = size
 
     def remove(self) -> None:
         os.unlink(self._path)

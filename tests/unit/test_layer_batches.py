@@ -14,6 +14,7 @@ import pytest
 
 import layerhold
 from layerhold.errors import DuplicateID, LayerHasChildren, LayerUnknown
+from layerhold.layer_batches import _Note
 from layerhold.layer_files import NOTE
 from layerhold.tree import files
 
@@ -107,6 +108,15 @@ def test_what_was_finished_before_an_error_stays(opened: Open) -> None:
     assert not _left(opened())
 
 
+def test_names_that_were_changed_before_an_error_stay(opened: Open) -> None:
+    opened().images.create(id=C, names=["before"])
+    with pytest.raises(KeyError), opened().writing() as batch:  # noqa: PT012 - as above
+        batch.layers[A].set_names(["after"])
+        batch.images[C].set_names(["after"])
+        raise KeyError
+    assert opened().layers[A].names == opened().images[C].names == ("after",)
+
+
 def test_what_was_made_in_a_block_can_be_used_after_it(opened: Open) -> None:
     with opened().writing() as batch:
         made = batch.layers.create(id=B)
@@ -177,6 +187,46 @@ def test_a_batch_that_cannot_be_saved_has_not_happened(opened: Open, monkeypatch
     assert _ids(opened()) == {A}
     assert _content(opened(), A) == b"old"
     assert not _left(opened())
+
+
+def test_a_save_that_failed_is_made_up_for_at_the_end(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_how: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    store = opened()
+    with store.writing() as batch:
+        batch.layers.create(id=B)
+        batch.layers[A].delete()
+        with monkeypatch.context() as patch:
+            patch.setattr(store._files, "take", fail)
+            with pytest.raises(OSError, match="no"):
+                batch.images.create(layer=B)
+        batch.layers.create(id=A, diff=_tar("new"))
+    assert _ids(opened()) == {A, B}
+    assert _content(opened(), A) == b"new"
+    assert not _left(opened())
+
+
+def test_an_id_is_noted_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 2 * 65 + 10
+
+    def write(fd: int, data: bytes) -> int:
+        left = room - os.fstat(fd).st_size
+        if not left:
+            raise OSError(errno.ENOSPC, "full")
+        return os.pwrite(fd, data[:left], os.fstat(fd).st_size)
+
+    note = _Note(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("layerhold.layer_batches.os.write", write)
+        note.add(A)
+        note.add(B)
+        with pytest.raises(OSError, match="full"):
+            note.add(C)
+    note.add(C)
+    note.close()
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes().split(b"\0") == [A.encode(), B.encode(), C.encode(), b""]
 
 
 def test_a_full_disk_can_be_emptied(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
