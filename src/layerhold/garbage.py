@@ -55,6 +55,7 @@ def collect(store: Store, meter: Meter | None = None) -> list[Garbage]:
     files = store._files
     gone, failure = [], None
     with files.bins(meter) as bins, store._tables.writing("layers", "images", "containers") as editors:
+        editors.layers.save()  # in a batch, files are garbage only when the file of records says that their layer went
         for garbage in list(_found(store, editors)):
             try:
                 _remove(garbage, files, bins)

@@ -69,6 +69,7 @@ def _removed(store: Store, removal: Removal, meter: Meter | None) -> Removal:
 def _remove_files(store: Store, id: str, meter: Meter | None) -> None:
     files = store._files
     with files.bins(meter) as bins, store._tables.writing("layers", "images", "containers") as editors:
+        editors.layers.save()  # as in garbage.py
         if id not in references.named_layers(editors):
             files.driver.unmount(id)
             files.driver.remove(id, bins.driver)

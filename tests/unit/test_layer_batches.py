@@ -207,6 +207,22 @@ def test_a_save_that_failed_is_made_up_for_at_the_end(opened: Open, monkeypatch:
     assert not _left(opened())
 
 
+def test_garbage_is_not_what_was_removed_and_not_saved(opened: Open) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            with opened().writing() as batch:
+                batch.layers[A].delete()
+                batch.collect_garbage()
+                os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    store = opened()
+    assert not _ids(store) or _content(store, A) == b"old"
+    assert not _left(store)
+
+
 def test_an_id_is_noted_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = 2 * 65 + 10
 
