@@ -4,6 +4,7 @@ RUN = .venv/bin/python
 # Two workers: the tests wait for programs and disks as much as they compute.
 WORKERS = 2
 SECONDS = 60
+POWER_SECONDS = 600
 ARGS =
 
 .PHONY: help test test-here test-others demo bench check format docs soak fuzz programs clean
@@ -14,7 +15,7 @@ help:
 	@echo 'make check   format, lint and types only'
 	@echo 'make docs    the guide and the reference, in .work/docs'
 	@echo 'make bench   the Go programs and ours, in turn, as ratios'
-	@echo 'make soak    the crash tests at every system call (long)'
+	@echo 'make soak    the crash tests at every system call (long), then losses of power for POWER_SECONDS=600'
 	@echo 'make fuzz    the property tests with fresh random input for SECONDS=60 each'
 
 .venv/.made: pyproject.toml tests/environment.sh
@@ -67,6 +68,7 @@ docs: .venv-docs/.made
 
 soak: .venv/.made
 	$(RUN) -m tests.crash.sweep --all
+	unshare --mount $(RUN) -m tests.crash.power --seconds $(POWER_SECONDS)
 
 fuzz: .venv/.made
 	FUZZ_SECONDS=$(SECONDS) $(RUN) -m pytest -n $(WORKERS) tests/properties $(ARGS)
