@@ -18,6 +18,7 @@ from layerhold.errors import (
     SizeUnknown,
 )
 from layerhold.records import data as big_data
+from layerhold.records.codec import without_collecting
 from layerhold.records.intents import Intent, noted
 from layerhold.records.model import EMPTY, ContainerRecord, ImageRecord
 from layerhold.records.view import Unread
@@ -90,8 +91,9 @@ class Collection(Generic[R, T]):
     def __iter__(self) -> Iterator[T]:
         with self._tables.reading(self.kind) as views:
             view = self.view(views)
-            records: list[R | Unread[R]] = [*view.unread(), *view.of_others()]
-        return iter([self.item(self, record) for record in records])
+            with without_collecting():
+                records: list[R | Unread[R]] = [*view.unread(), *view.of_others()]
+                return iter([self.item(self, record) for record in records])
 
     def __len__(self) -> int:
         with self._tables.reading(self.kind) as views:

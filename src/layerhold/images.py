@@ -159,10 +159,9 @@ class Image(Item["ImageRecord"]):
     @property
     def digests(self) -> tuple[str, ...]:
         """The digests of all its manifests, the main one first."""
-        manifests = [
-            digest for key, digest in self.record.big_data_digests.items() if key.startswith("manifest") and digest
-        ]
-        return tuple(dict.fromkeys(filter(None, (self.record.digest, *manifests))))
+        record = self.record
+        manifests = [digest for key, digest in record.big_data_digests.items() if digest and key.startswith("manifest")]
+        return tuple(dict.fromkeys([record.digest, *manifests] if record.digest else manifests))
 
     @property
     def names_history(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from layerhold.errors import LayerUnknown
 from layerhold.identifiers import check_id, new_id
 from layerhold.progress import Meter, metered, metering
 from layerhold.records.model import LayerRecord, now
+from layerhold.records.view import Unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ class Layer(Item["LayerRecord"]):
     @property
     def parent_id(self) -> str:
         """The ID of the layer below, or ""."""
-        return self.record.parent
+        record = self._record
+        return record.text("parent") if isinstance(record, Unread) else record.parent
 
     @property
     def size(self) -> int | None:

@@ -28,7 +28,7 @@ def changes(store: Store, arguments: Sequence[str], given: Given) -> int:
     if given.yes("json"):
         output.json([{"Path": os.fsdecode(change.path), "Kind": change.kind} for change in found] or None)
     else:
-        output.lines([_told(change) for change in found])
+        output.raw_lines([_told(change) for change in found])
     return 0
 
 

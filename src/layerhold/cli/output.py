@@ -44,8 +44,14 @@ def line(text: str) -> None:
     sys.stdout.buffer.write(os.fsencode(text) + b"\n")
 
 
-def lines(texts: Sequence[bytes]) -> None:
-    """Print many lines on standard output at once."""
+def lines(texts: Sequence[str]) -> None:
+    """Print many lines on standard output at once; bytes that are no UTF-8 come out as they were."""
+    if texts:
+        sys.stdout.buffer.write(os.fsencode("\n".join(texts) + "\n"))
+
+
+def raw_lines(texts: Sequence[bytes]) -> None:
+    """Print many lines that are bytes on standard output at once."""
     if texts:
         sys.stdout.buffer.write(b"\n".join(texts) + b"\n")
 

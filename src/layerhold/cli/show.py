@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from layerhold.cli import output
 from layerhold.errors import SizeUnknown, StorageError
 
@@ -28,26 +26,26 @@ def layers(store: Store, _arguments: Sequence[str], given: Given) -> int:
         output.json_records(store.layers, empty=b"null")
         return 0
     if given.yes("quick") and not given.yes("tree"):
-        for layer in store.layers:
-            output.line(layer.id)
+        output.lines([layer.id for layer in store.layers])
         return 0
-    uses = _Uses(store)
-    if given.yes("tree"):
-        for text in _tree(list(store.layers), uses):
-            output.line(text)
-        return 0
-    output.lines([os.fsencode(text) for layer in store.layers for text in _listed(layer, uses)])
+    with store.reading() as held:  # one reading of each file, and one moment of all
+        uses = _Uses(held)
+        found = list(held.layers)
+    output.lines(list(_tree(found, uses)) if given.yes("tree") else _listed(found, uses))
     return 0
 
 
-def _listed(layer: Layer, uses: _Uses) -> Iterator[str]:
-    yield layer.id
-    for name in layer.names:
-        yield f"\tname: {name}"
-    for kind, item in uses.of(layer.id):
-        yield f"\t{kind}: {item.id}"
-        for name in item.names:
-            yield f"\t\tname: {name}"
+def _listed(found: Iterable[Layer], uses: _Uses) -> list[str]:
+    texts = []
+    for layer in found:
+        id = layer.id
+        texts.append(id)
+        if names := layer.names:
+            texts += [f"\tname: {name}" for name in names]
+        for kind, item in uses.of(id):
+            texts.append(f"\t{kind}: {item.id}")
+            texts += [f"\t\tname: {name}" for name in item.names]
+    return texts
 
 
 def layer(store: Store, arguments: Sequence[str], given: Given) -> int:
@@ -86,10 +84,12 @@ def containers(store: Store, _arguments: Sequence[str], given: Given) -> int:
     if given.yes("json"):
         output.json_records(store.containers)
         return 0
+    texts = []
     for container in store.containers:
-        output.line(container.id)
-        _lines("\tname", container.names)
-        _lines("\tdata", container.data)
+        texts.append(container.id)
+        texts += _titled("\tname", container.names)
+        texts += _titled("\tdata", container.data)
+    output.lines(texts)
     return 0
 
 
@@ -181,12 +181,14 @@ def _show_layer(layer: Layer) -> None:
 
 
 def _list_images(found: Iterable[Image], given: Given) -> None:
+    texts = []
     for image in found:
-        output.line(image.id)
+        texts.append(image.id)
         if not given.yes("quiet"):
-            _lines("\tname", image.names)
-            _lines("\tdigest", image.digests)
-            _lines("\tdata", image.data)
+            texts += _titled("\tname", image.names)
+            texts += _titled("\tdigest", image.digests)
+            texts += _titled("\tdata", image.data)
+    output.lines(texts)
 
 
 def _show_image(image: Image) -> None:
@@ -224,5 +226,8 @@ def _print_read_only(item: Layer | Image) -> None:
 
 
 def _lines(title: str, values: Iterable[str]) -> None:
-    for value in values:
-        output.line(f"{title}: {value}")
+    output.lines(_titled(title, values))
+
+
+def _titled(title: str, values: Iterable[str]) -> list[str]:
+    return [f"{title}: {value}" for value in values]

@@ -39,6 +39,13 @@ class Unread(Generic[R]):
         """The names."""
         return tuple(self._row.names())
 
+    def text(self, key: str) -> str:
+        """Give the text under `key` of the JSON, "" if there is none. Raises DamagedFile."""
+        row = self._row
+        if row.json is None or type(value := row.json.get(key, "")) is not str:
+            return getattr(self.read(), KEYS[self._view._kind][key].field)  # type: ignore[no-any-return]
+        return value
+
     def read(self) -> R:
         """Give the record. Raises DamagedFile."""
         return self._view._value(self._row)
