@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests import programs, stores
@@ -18,7 +18,8 @@ _OTHERS = 64
 def disk(kind: str, *options: str) -> Iterator[Path]:
     """A folder on a file system of its own, made by `mkfs.<kind>` with `options`."""
     if not shutil.which(f"mkfs.{kind}"):
-        raise programs.Unavailable(f"mkfs.{kind} is not installed")
+        package = {"btrfs": "btrfs-progs", "xfs": "xfsprogs"}.get(kind, "e2fsprogs")
+        raise programs.Unavailable(f"mkfs.{kind} is not installed (Debian: apt-get install {package})")
     with stores.scratch(kind) as folder:
         image, place = folder / "image", folder / "disk"
         with image.open("wb") as file:
@@ -33,5 +34,10 @@ def disk(kind: str, *options: str) -> Iterator[Path]:
                 _run(["umount", point])
 
 
+def scratch_for(driver: str) -> AbstractContextManager[Path]:
+    """A new folder for a store of a driver, on the file system that it needs."""
+    return disk(driver) if driver in SIZES else stores.scratch(driver)
+
+
 def _run(words: Sequence[str]) -> None:
-    subprocess.run(words, check=True)
+    subprocess.run(words, check=True, capture_output=True)

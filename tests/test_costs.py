@@ -231,7 +231,7 @@ tree.durable tree.files tree.trash values
 """
 OF_A_COMMAND = {"exists": "cli.create cli.progress cli.things", "layers": "cli.show"}
 OF_A_DRIVER = {
-    "vfs": "drivers.vfs",
+    "vfs": "drivers.vfs drivers.whole_trees",
     "overlay": """
         drivers.overlay drivers.overlay_home drivers.overlay_links drivers.overlay_probe drivers.overlay_stack
         linux.idmap

@@ -12,7 +12,7 @@ import pytest
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Driver, LayerSpec, MountOptions
 from layerhold.drivers.choose import Place, open_driver
 from layerhold.linux import mounts
-from tests import stores
+from tests import disks, stores
 
 Tree = dict[str, bytes | None]
 ROOT = pytest.mark.root
@@ -99,10 +99,11 @@ def read(contents: Contents) -> Tree:
         pytest.param("overlay on tmpfs", marks=ROOT),
         "vfs",
         pytest.param("vfs on tmpfs", marks=ROOT),
+        pytest.param("btrfs", marks=ROOT),
     ]
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Every driver, on this machine's file system and on one without clones."""
+    """Every driver, on this machine's file system, on one without clones, and on the one that it needs."""
     kind, _on, filesystem = request.param.partition(" on ")
     yield from _bench(kind, filesystem)
 
@@ -119,8 +120,14 @@ def vfs() -> Iterator[Bench]:
     yield from _bench("vfs", "")
 
 
+@pytest.fixture
+def btrfs() -> Iterator[Bench]:
+    """The btrfs driver."""
+    yield from _bench("btrfs", "")
+
+
 def _bench(kind: str, filesystem: str) -> Iterator[Bench]:
-    with stores.scratch("driver") as folder:
+    with disks.scratch_for(kind) as folder:
         if filesystem:
             mounts.mount(filesystem, str(folder), filesystem)
         try:

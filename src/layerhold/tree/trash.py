@@ -77,12 +77,19 @@ Bin = TempDir | Shredder | SeveralBins
 class Aside:
     """The directories aside that lie in `base`.
 
-    `before_sweep` is called with one that a crash left, to unmount what is mounted there.
+    `before_sweep` is called with one that a crash left, to unmount what is mounted there; `remove` removes each.
     """
 
-    def __init__(self, base: str, *, before_sweep: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        base: str,
+        *,
+        before_sweep: Callable[[str], None] | None = None,
+        remove: Callable[[str, Meter | None], None] = remove_tree,
+    ) -> None:
         self.base = base
         self._before_sweep = before_sweep
+        self._remove_tree = remove
 
     @contextmanager
     def open(self, meter: Meter | None = None) -> Iterator[TempDir]:
@@ -147,7 +154,7 @@ class Aside:
         return os.path.join(self.base, _LOCK + number)
 
     def _remove(self, number: str, meter: Meter | None = None) -> None:
-        remove_tree(os.path.join(self.base, _DIRECTORY + number), meter)
+        self._remove_tree(os.path.join(self.base, _DIRECTORY + number), meter)
         os.unlink(self._lock_path(number))
 
 

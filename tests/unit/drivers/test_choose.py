@@ -10,6 +10,8 @@ import pytest
 from layerhold.drivers import choose
 from layerhold.drivers.base import Driver
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites
+from layerhold.linux.mountinfo import filesystem_of
+from tests.programs import Unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +25,14 @@ def no_overlay_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real = choose._open
     monkeypatch.setattr(choose, "_open", refuse)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder that is not on btrfs."""
+    if filesystem_of(str(tmp_path)) == "btrfs":
+        raise Unavailable("the folder for temporary files is on btrfs")
+    return tmp_path
 
 
 def chosen(graphroot: Path, name: str | None = None, priority: tuple[str, ...] = ()) -> str:
@@ -40,20 +50,20 @@ def test_unknown_driver_is_refused_in_gos_words_and_nothing_is_made(tmp_path: Pa
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["btrfs", "zfs", "devicemapper", "aufs"])
+@pytest.mark.parametrize("name", ["zfs", "devicemapper", "aufs"])
 def test_drivers_that_only_go_has_are_refused_and_nothing_is_made(tmp_path: Path, name: str) -> None:
     with pytest.raises(DriverNotSupported, match=r"not offered yet|failed to GetDriver graph"):
         chosen(tmp_path, name)
     assert os.listdir(tmp_path) == []
 
 
-def test_first_that_can_be_used(tmp_path: Path) -> None:
-    assert chosen(tmp_path) == "vfs"
+def test_first_that_can_be_used(elsewhere: Path) -> None:
+    assert chosen(elsewhere) == "vfs"
 
 
 def test_priority_is_followed(tmp_path: Path) -> None:
-    with pytest.raises(DriverNotSupported, match=r"btrfs: .*; overlay: overlay refused"):
-        chosen(tmp_path, priority=("btrfs", "overlay"))
+    with pytest.raises(DriverNotSupported, match=r"zfs: .*; overlay: overlay refused"):
+        chosen(tmp_path, priority=("zfs", "overlay"))
     assert chosen(tmp_path, priority=("overlay", "vfs")) == "vfs"
 
 
@@ -71,10 +81,10 @@ def test_explicit_driver_goes_before_what_the_store_has(tmp_path: Path) -> None:
 def test_home_without_layers_is_tried_first(tmp_path: Path) -> None:
     (tmp_path / "overlay/l").mkdir(parents=True)
     (tmp_path / "overlay/.has-mount-program").touch()
-    with pytest.raises(DriverNotSupported, match=r"^overlay: .*; btrfs: "):
-        chosen(tmp_path, priority=("btrfs",))
-    assert chosen(tmp_path) == "vfs"
-    assert chosen(tmp_path) == "vfs"
+    with pytest.raises(DriverNotSupported, match=r"^overlay: .*; zfs: "):
+        chosen(tmp_path, priority=("zfs",))
+    assert chosen(tmp_path, priority=("overlay", "vfs")) == "vfs"
+    assert chosen(tmp_path, priority=("overlay", "vfs")) == "vfs"
 
 
 def test_other_errors_than_refusals_are_not_passed_over(tmp_path: Path) -> None:
@@ -87,10 +97,10 @@ def test_other_errors_than_refusals_are_not_passed_over(tmp_path: Path) -> None:
         )
 
 
-def test_empty_homes_do_not_count(tmp_path: Path) -> None:
+def test_empty_homes_do_not_count(elsewhere: Path) -> None:
     for name in ("zfs", "devicemapper", "overlay", "btrfs"):
-        (tmp_path / name).mkdir()
-    assert chosen(tmp_path) == "vfs"
+        (elsewhere / name).mkdir()
+    assert chosen(elsewhere) == "vfs"
 
 
 def test_two_drivers_with_layers_are_an_error(tmp_path: Path) -> None:
@@ -101,9 +111,26 @@ def test_two_drivers_with_layers_are_an_error(tmp_path: Path) -> None:
 
 
 def test_store_of_a_driver_that_only_go_has(tmp_path: Path) -> None:
-    (tmp_path / "btrfs/subvolumes").mkdir(parents=True)
-    with pytest.raises(DriverNotSupported, match="btrfs is not offered yet"):
+    (tmp_path / "zfs/graph").mkdir(parents=True)
+    with pytest.raises(DriverNotSupported, match="zfs is not offered yet"):
         chosen(tmp_path)
+
+
+def test_driver_on_a_file_system_that_it_cannot_use_makes_nothing(elsewhere: Path) -> None:
+    with pytest.raises(DriverPrerequisites) as raised:
+        chosen(elsewhere, "btrfs")
+    assert str(raised.value) == (
+        f'"{elsewhere}/btrfs" is not on a btrfs filesystem: prerequisites for driver not satisfied (wrong filesystem?)'
+    )
+    assert os.listdir(elsewhere) == []
+
+
+def test_home_with_layers_on_a_file_system_that_the_driver_cannot_use(elsewhere: Path) -> None:
+    (elsewhere / "btrfs/subvolumes").mkdir(parents=True)
+    assert chosen(elsewhere) == "vfs"
+    (elsewhere / "btrfs/subvolumes/abc").mkdir()
+    with pytest.raises(DriverPrerequisites):
+        chosen(elsewhere)
 
 
 def test_home_that_go_made_under_overlays_other_name(tmp_path: Path) -> None:
