@@ -33,7 +33,7 @@ from tests.crash.recorded_disk import MAKE, RecordedDisk, mounted, recording
 from tests.crash.replay import KEEPING, Replay
 
 DRIVERS = ("overlay", "vfs")
-SYNCING = ("fsync", "fdatasync", "syncfs")
+SYNCING = ("fsync", "fdatasync", "sync_file_range", "syncfs")
 OPERATIONS = 40  # in a run
 GO_LOOKS = 12  # at every so many-th point, Go's program looks as well
 

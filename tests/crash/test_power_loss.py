@@ -10,12 +10,13 @@ import random
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.crash import recorded_disk
-from tests.crash.power import DRIVERS, SYNCING
+from tests.crash.power import DRIVERS
 from tests.crash.recorded_disk import MAKE, RecordedDisk, entry_in_log
 from tests.crash.replay import KEEPING, Replay
 from tests.crash.sweep import PYTHONPATH, ROOT
@@ -50,8 +51,10 @@ def test_power_is_lost(filesystem: str, driver: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.compat
-@pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
-@pytest.mark.parametrize("call", SYNCING)
+@pytest.mark.parametrize(
+    ("filesystem", "call"),
+    [*product(("ext4", "xfs"), ("fsync", "sync_file_range", "syncfs")), ("btrfs", "fdatasync")],
+)
 def test_a_store_that_does_not_sync_is_found_out(filesystem: str, call: str) -> None:
     failures, told = _lose_power(filesystem, "overlay", POINTS // 2, "--without", call)
     assert failures, told
