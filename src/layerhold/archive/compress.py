@@ -17,6 +17,7 @@ import zlib
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
 
+from layerhold.archive.behind import Behind, places
 from layerhold.digests import Digest
 from layerhold.errors import BadArchive, StorageError
 from layerhold.values import Protocol
@@ -105,7 +106,7 @@ class Source:
         self._want_digests = want_digests
         self._read = _reader(stream)
         self._queue: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
-        self._free = _places()
+        self._free = places(_AHEAD)
         self._closed = False
         self._thread = threading.Thread(target=self._produce, name="layerhold-source", daemon=True)
 
@@ -152,10 +153,10 @@ class Source:
             yield from self._counted(_unwrapped(self._chunks(first, outer.update), NONE))
         else:
             inner = hashlib.sha256()
-            with _hashing() as update:
-                chunks = self._chunks(first, lambda chunk: update(outer, chunk))
+            with Behind("layerhold-hash", at_most=_AHEAD) as behind:
+                chunks = self._chunks(first, lambda chunk: behind.do(outer.update, chunk))
                 for block in self._counted(_unwrapped(chunks, self.compression)):
-                    update(inner, block)
+                    behind.do(inner.update, block)
                     yield block
         self.compressed_digest = Digest(f"sha256:{outer.hexdigest()}")
         self.diff_digest = Digest(f"sha256:{inner.hexdigest()}")
@@ -176,39 +177,6 @@ class Source:
 
 def _ignore(_chunk: bytes) -> None:
     pass
-
-
-def _places() -> SimpleQueue[None]:
-    """Give a counter of the places that a queue has; waiting at this one costs no step of Python."""
-    places: SimpleQueue[None] = SimpleQueue()
-    for _ in range(_AHEAD):
-        places.put(None)
-    return places
-
-
-@contextmanager
-def _hashing() -> Iterator[Callable[[hashlib._Hash, bytes], None]]:
-    """Update hashes in a thread, at most `_AHEAD` blocks behind; done at the end of the block."""
-    queue: SimpleQueue[tuple[hashlib._Hash, bytes] | None] = SimpleQueue()
-    free = _places()
-
-    def work() -> None:
-        while (item := queue.get()) is not None:
-            hasher, block = item
-            hasher.update(block)
-            free.put(None)
-
-    def update(hasher: hashlib._Hash, block: bytes) -> None:
-        free.get()
-        queue.put((hasher, block))
-
-    thread = threading.Thread(target=work, name="layerhold-hash", daemon=True)
-    thread.start()
-    try:
-        yield update
-    finally:
-        queue.put(None)
-        thread.join()
 
 
 @contextmanager

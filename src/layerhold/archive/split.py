@@ -23,6 +23,7 @@ from binascii import a2b_base64, b2a_base64
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
 from stat import S_ISREG
 
+from layerhold.archive.behind import Behind
 from layerhold.archive.compress import gzip_compressor, unwrap
 from layerhold.blocks import contextmanager
 from layerhold.digests import crc64
@@ -38,7 +39,9 @@ _SEGMENT_LIMIT = 1 << 20
 _LINE_LIMIT = 16 << 20  # others write segments of up to 8 MiB, which base64 makes 11.
 _READ = 1 << 20
 _TOGETHER = 128 << 10  # small pieces are handed on together, as each piece costs the same further on.
-_PACK = 64 << 10
+_PACK = 1 << 20  # of lines that are compressed together
+_PACKS_BEHIND = 2
+_PACKED = 64 << 10
 _NOT_THERE = frozenset((EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV))  # what `open_file` says of a tree that changed.
 
 # Characters of a name that stand for themselves in JSON, as Go writes it. Go also writes <, >, & and two line ends of
@@ -51,13 +54,15 @@ _ESCAPES = str.maketrans(
 
 
 class SplitWriter:
-    """Takes a tar stream's raw bytes and files in their order, and gives lines to `write`."""
+    """Takes a tar stream's raw bytes and files in their order, and gives lines, many at once, to `write`."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._position = 0
         self._raw: list[bytes | memoryview] = []
         self._raw_size = 0
+        self._lines: list[bytes] = []
+        self._lines_size = 0
 
     def segment(self, data: bytes | memoryview) -> None:
         """Take raw bytes; those between two files become one segment, or several of at most 1 MiB."""
@@ -80,50 +85,62 @@ class SplitWriter:
         else:
             line = b'{"type":1,%b"payload":null,"position":%d}\n' % (named, self._position)
         self._position += 1
-        self._write(line)
+        self._lines.append(line)
+        self._lines_size += len(line)
+        if self._lines_size >= _PACK:
+            self._write_lines()
 
     def close(self) -> None:
         """Write what was still to come."""
         if self._raw_size:
             self._flush(at_least=1)
+        self._write_lines()
 
     def _flush(self, *, at_least: int) -> None:
-        """Write segments until less than `at_least` raw bytes are left."""
+        """Make segments until less than `at_least` raw bytes are left."""
         raw = self._raw
         data: bytes | memoryview = raw[0] if len(raw) == 1 else b"".join(raw)
         start = 0
         while len(data) - start >= at_least:
             payload = b2a_base64(data[start : start + _SEGMENT_LIMIT], newline=False)
-            self._write(b'{"type":2,"payload":"%b","position":%d}\n' % (payload, self._position))
+            # Not put together: joining the lines copies the payload anyway.
+            self._lines += (b'{"type":2,"payload":"', payload, b'","position":%d}\n' % self._position)
+            self._lines_size += len(payload)
             self._position += 1
             start += _SEGMENT_LIMIT
-        rest = data[start:]
-        self._raw_size = len(rest)
-        self._raw = [rest] if rest else []
+        if start < len(data):
+            self._raw = [data[start:]]
+            self._raw_size = len(data) - start
+        else:
+            raw.clear()
+            self._raw_size = 0
+        if self._lines_size >= _PACK:
+            self._write_lines()
+
+    def _write_lines(self) -> None:
+        if self._lines:
+            self._write(b"".join(self._lines))
+            self._lines.clear()
+            self._lines_size = 0
 
 
 @contextmanager
 def split_file(path: str) -> Iterator[SplitWriter]:
-    """Make the tar-split file `path`, which must not be there; complete when the block ends well, not yet synced."""
+    """Make the tar-split file `path`, which must not be there; complete when the block ends well, not yet synced.
+
+    The lines are compressed and written in a thread.
+    """
     with open(path, "xb", buffering=0, opener=_private) as file:
         compress, flush = gzip_compressor(level=1)
-        lines: list[bytes] = []
-        size = 0
 
-        def write(line: bytes) -> None:
-            nonlocal size
-            lines.append(line)
-            size += len(line)
-            if size >= _PACK:
-                packed = compress(b"".join(lines))
-                lines.clear()
-                size = 0
-                _write_all(file.fileno(), packed)
+        def pack(lines: bytes) -> None:
+            _write_all(file.fileno(), compress(lines))
 
-        writer = SplitWriter(write)
-        yield writer
-        writer.close()
-        _write_all(file.fileno(), compress(b"".join(lines)) + flush())
+        with Behind("layerhold-split", at_most=_PACKS_BEHIND) as behind:
+            writer = SplitWriter(lambda lines: behind.do(pack, lines))
+            yield writer
+            writer.close()
+        _write_all(file.fileno(), flush())
 
 
 def assemble(split_path: str, open_file: Callable[[bytes], int]) -> Iterator[bytes]:
@@ -238,7 +255,7 @@ def _lines(split_path: str) -> Iterator[bytes]:
 def _blocks(path: str) -> Iterator[bytes]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        while block := os.read(fd, _PACK):
+        while block := os.read(fd, _PACKED):
             yield block
     finally:
         os.close(fd)
