@@ -120,7 +120,8 @@ class Extractor:
         """Tell whether the content of `entry` will be a file from which it can be read back as it was."""
         if entry.kind != b"0" or entry.sparse is not None:
             return False
-        return PREFIX not in entry.path or not (is_mark(entry.path) or self._is_private(entry.path))
+        path = entry.path
+        return path.find(PREFIX) < 0 or not (is_mark(path) or self._is_private(path))
 
     def finish(self) -> None:
         """Give the directories their times and modes, once all entries are in."""
@@ -131,7 +132,7 @@ class Extractor:
         if kind == b"g":
             return None
         self._check_name(entry)
-        if self._has_marks and PREFIX in path:
+        if self._has_marks and path.find(PREFIX) >= 0:
             if self._is_private(path):
                 return None
             if is_mark(path):
@@ -154,10 +155,11 @@ class Extractor:
         return None
 
     def _check_name(self, entry: Entry) -> None:
-        path = entry.path
-        if b".." in entry.name and climbs(entry.name):
+        path, name = entry.path, entry.name
+        # What `clean` left as it is has no component "..".
+        if name is not path and name.find(b"..") >= 0 and climbs(name):
             raise refused(entry, 'leads out of the layer by ".."')
-        if b"\0" in path:
+        if 0 in path:
             raise refused(entry, "has a NUL in its name")
         seen = self._seen
         before = len(seen)
@@ -188,16 +190,15 @@ class Extractor:
             if entry.sparse is not None:
                 _write_sparse(fd, entry, content)
             else:
-                crc = 0
-                for block in content:
-                    crc = crc64(block, crc)
-                    written = os.write(fd, block)
-                    while written < len(block):
-                        written += os.write(fd, block[written:])
+                crc = _write(fd, content)
             if self._inherits_acls:
                 _drop_acl(fd, _ACCESS_ACL)
-            if self._squash or self._owner(entry) != self._root.owner_of_new(fd):
-                self._own(entry, fd)
+            if self._squash:
+                self._own_squashed(entry, fd)
+            else:
+                owner = self._owner(entry)
+                if owner != self._root.owner_of_new(fd):
+                    _own(entry, fd, owner)
             if entry.xattrs:
                 self._set_xattrs(entry, fd)
             os.fchmod(fd, entry.mode & 0o7777)
@@ -217,7 +218,10 @@ class Extractor:
             if self._inherits_acls:
                 _drop_acl(fd, _ACCESS_ACL)
                 _drop_acl(fd, _DEFAULT_ACL)
-            self._own(entry, fd)
+            if self._squash:
+                self._own_squashed(entry, fd)
+            else:
+                _own(entry, fd, self._owner(entry))
             if entry.xattrs:
                 self._set_xattrs(entry, fd)
             self._root.set_directory_mode(fd, entry.mode & 0o7777)
@@ -351,16 +355,6 @@ class Extractor:
                 raise refused(entry, str(error)) from error
         return mapped
 
-    def _own(self, entry: Entry, fd: int) -> None:
-        if self._squash:
-            self._own_squashed(entry, fd)
-            return
-        uid, gid = self._owner(entry)
-        try:
-            os.fchown(fd, uid, gid)
-        except OSError as error:
-            raise unowned(entry, uid, gid, error) from error
-
     def _own_squashed(self, entry: Entry, fd: int) -> None:
         if not self._ordinary:
             try:
@@ -426,6 +420,14 @@ class Extractor:
         raise OSError(error.errno, f"attribute {name}: {error.strerror}", os.fsdecode(entry.name)) from error
 
 
+def _own(entry: Entry, fd: int, owner: tuple[int, int]) -> None:
+    uid, gid = owner
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        raise unowned(entry, uid, gid, error) from error
+
+
 def _times(entry: Entry) -> tuple[int, int]:
     """Give atime and mtime as Go sets them: what is before 1970, or beyond 2262, becomes 1970."""
     mtime = entry.mtime if 0 <= entry.mtime <= _LARGEST_TIME else 0
@@ -433,6 +435,17 @@ def _times(entry: Entry) -> tuple[int, int]:
     if atime is None or not mtime < atime <= _LARGEST_TIME:
         atime = mtime
     return atime, mtime
+
+
+def _write(fd: int, content: Iterator[memoryview]) -> int:
+    """Write the content of a file, and give its CRC-64."""
+    crc = 0
+    for block in content:
+        crc = crc64(block, crc)
+        written = os.write(fd, block)
+        while written < len(block):
+            written += os.write(fd, block[written:])
+    return crc
 
 
 def _write_sparse(fd: int, entry: Entry, content: Iterator[memoryview]) -> None:

@@ -38,7 +38,7 @@ def join(directory: bytes, name: bytes) -> bytes:
 
 def is_mark(path: bytes) -> bool:
     """Tell whether a name in an archive is a whiteout, or makes its directory opaque."""
-    return PREFIX in path and path.startswith(PREFIX, path.rfind(b"/") + 1)
+    return path.find(PREFIX) >= 0 and path.startswith(PREFIX, path.rfind(b"/") + 1)
 
 
 def whiteout_of(path: bytes) -> bytes:

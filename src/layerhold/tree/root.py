@@ -120,7 +120,7 @@ class Root:
         self._at, self._fd = directory, fd
 
     def _open_directory(self, path: bytes) -> int:
-        if b"\0" in path:
+        if 0 in path:
             raise OSError(errno.EINVAL, "NUL in a name", os.fsdecode(path))
         try:
             return self._resolve(self._root, path or b".")
