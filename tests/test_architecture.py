@@ -218,11 +218,12 @@ def test_a_wheel_is_imported_in_one_module(wheel: str) -> None:
 
 
 def test_environment_only_in_config_and_cli() -> None:
+    """Settings come from there; the marks of a namespace, which others leave and look for, are no settings."""
     wrong = []
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             is_read = isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "getenvb")
-            if is_read and part_of(module) not in ("config", "cli"):
+            if is_read and part_of(module) not in ("config", "cli") and module != "layerhold.settings.namespace":
                 wrong.append(f"{module}:{node.lineno}")  # type: ignore[attr-defined]
     assert not wrong, wrong
 

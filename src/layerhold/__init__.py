@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerhold.layers import Layer as Layer
     from layerhold.mounts import Mount as Mount
     from layerhold.progress import Progress as Progress
+    from layerhold.settings.namespace import in_user_namespace as in_user_namespace
     from layerhold.store import Store as Store
     from layerhold.userns import AutoUserns as AutoUserns
 
@@ -39,6 +40,7 @@ _HOMES = {
     "Progress": "progress",
     "StorageError": "errors",
     "Store": "store",
+    "in_user_namespace": "settings.namespace",
 }
 
 __all__ = ["errors", "open", *_HOMES]  # noqa: PLE0604 - texts all

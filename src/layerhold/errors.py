@@ -190,6 +190,10 @@ class DamagedFile(StorageError):
         return f'loading "{self.path}": {self.place}'
 
 
+class OnlyOwnIDs(UserWarning):
+    """A user namespace has no IDs but its user's own: files of a layer can have no other owners in it."""
+
+
 class StorePassedOver(UserWarning):
     """A listing is without what an additional store has, which cannot be read. The text names store and reason."""
 

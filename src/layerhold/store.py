@@ -119,7 +119,7 @@ class Store:
         tables = layout.open_tables(files, _Once(found.sweep))
         store = cls(config, layout, files, tables, storage_lock)
         homes = (*layout.image_homes, store.containers.directory)
-        if any(map(anything_left, homes)) or files.notes_left():
+        if not found.features.read_only and (any(map(anything_left, homes)) or files.notes_left()):
             from layerhold import recovery
 
             recovery.clear_up(tables, files, layout, store.containers)

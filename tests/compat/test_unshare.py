@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
+from tests import programs, stores
 from tests.users import OrdinaryUser
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -58,13 +58,13 @@ def store(user: OrdinaryUser, name: str) -> list[str]:
     return ["-g", str(user.home / name), "-R", str(user.home / f"{name}-run"), "-s", "vfs"]
 
 
-def a_tar() -> bytes:
+def a_tar(*, device: bool = True) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, kind, uid, gid in (
             ("d", tarfile.DIRTYPE, 0, 0),
             ("d/one", tarfile.REGTYPE, 1, 2),
-            ("d/null", tarfile.CHRTYPE, 0, 0),
+            *([("d/null", tarfile.CHRTYPE, 0, 0)] if device else []),
             ("last", tarfile.REGTYPE, 999, 1000),
         ):
             info = tarfile.TarInfo(name)
@@ -131,13 +131,13 @@ def test_a_flag_says_otherwise(user: OrdinaryUser, ranges: list[int]) -> None:
         assert (done.returncode, "may not give files to" in done.stderr) == (1, True)
 
 
-def without_ranges(user: OrdinaryUser, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run our command on a machine where only somebody else has subordinate IDs."""
+def without_ranges(user: OrdinaryUser, *words: str, start: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run our command, or what `start` starts, on a machine where only somebody else has subordinate IDs."""
     others = user.home.parent / "others"
     others.write_text("somebody-else:300000:65536\n")
     hide = "".join(f"mount --bind {others} {file}; " for file in RANGES)
     become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "env", f"HOME={user.home}"]
-    command = [*become, f"PYTHONPATH={user.code}", *ours(user), *words]
+    command = [*become, f"PYTHONPATH={user.code}", *(start or ours(user)), *words]
     script = f'{hide} exec "$@"'
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", *command],
@@ -163,8 +163,105 @@ def test_without_ranges_a_namespace_has_only_the_user(user: OrdinaryUser) -> Non
     assert "no subuid ranges found" in done.stderr
 
 
-def test_overlay_is_refused_in_a_namespace(user: OrdinaryUser, ranges: list[int]) -> None:
+# -- overlay
+
+BASE, TOP = "a" * 64, "b" * 64
+WHOLE = """
+import os, sys
+top = sys.argv[1]
+for directory, _, names in sorted(os.walk(top)):
+    for name in sorted(names):
+        info = os.lstat(os.path.join(directory, name))
+        print(os.path.relpath(os.path.join(directory, name), top), info.st_uid, info.st_gid, oct(info.st_mode))
+"""
+
+
+def overlay(user: OrdinaryUser, name: str) -> list[str]:
+    return ["-g", str(user.home / name), "-R", str(user.home / f"{name}-run"), "-s", "overlay"]
+
+
+def top_tar() -> bytes:
+    """A layer that hides a file, and all of a directory, of the one below, and has files of its own."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, kind, owner in (
+            ("d", tarfile.DIRTYPE, 0),
+            ("d/.wh.one", tarfile.REGTYPE, 0),
+            ("e", tarfile.DIRTYPE, 5),
+            ("e/.wh..wh..opq", tarfile.REGTYPE, 0),
+            ("e/new", tarfile.REGTYPE, 7),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.uid, info.gid, info.mode = kind, owner, owner, 0o755
+            archive.addfile(info)
+    return file.getvalue()
+
+
+def test_overlay_in_a_namespace_is_gos(user: OrdinaryUser, go: str, ranges: list[int]) -> None:
+    """The stores are alike on disk; each program reads, mounts and continues what the other has made."""
     assert ranges
-    words = ["-g", str(user.home / "o"), "-R", str(user.home / "o-run"), "-s", "overlay", "layers"]
-    done = user.as_user([*ours(user), *words], check=False)
-    assert (done.returncode, "overlay needs root here" in done.stdout) == (1, True)
+    programs_ = {"ours": ours(user), "go": [go]}
+    for name, program in programs_.items():
+        user.as_user([*program, *overlay(user, name), "import-layer", "-i", BASE], stdin=a_tar(device=False))
+        user.as_user([*program, *overlay(user, name), "import-layer", "-i", TOP, BASE], stdin=top_tar())
+    for layer in (BASE, TOP):
+        made = [stores.rows(user.home / name / "overlay" / layer / "diff") for name in programs_]
+        mine, theirs = ({path: row._replace(mtime_ns=0) for path, row in rows.items()} for rows in made)
+        assert mine == theirs
+    for name in programs_:
+        for program in programs_.values():
+            words = [*program, *overlay(user, name)]
+            for layer, tar in ((BASE, a_tar(device=False)), (TOP, top_tar())):
+                assert user.as_user([*words, "diff", "-u", layer]).stdout.encode() == tar
+            changed = user.as_user([*words, "changes", TOP]).stdout
+            assert 'Delete "/d/one"' in changed
+            assert not user.as_user([*words, "check"]).stdout
+            look = f'm=$("$@" mount {TOP}) && {user.python} -c \'{WHOLE}\' $m && "$@" unmount {TOP}'
+            seen = user.as_user([*ours(user), "unshare", "sh", "-c", look, "sh", *words]).stdout.splitlines()
+            assert seen[:2] == ["last 999 1000 0o100644", "e/new 7 7 0o100755"]
+
+
+def test_overlay_without_a_namespace_is_for_reading(user: OrdinaryUser, ranges: list[int]) -> None:
+    assert ranges
+    made = [*ours(user), *overlay(user, "read")]
+    user.as_user([*made, "import-layer", "-i", BASE], stdin=a_tar())
+    alone = [*ours(user), "--unshare=false", *overlay(user, "read")]
+    assert user.as_user([*alone, "layers", "-q"]).stdout.split() == [BASE]
+    assert user.as_user([*alone, "diff", "-u", BASE]).stdout.encode() == a_tar()
+    assert user.as_user([*alone, "changes", BASE]).stdout.count("Add") == 3
+    before = stores.rows(user.home / "read")
+    for words in (["create-layer"], ["mount", BASE], ["delete-layer", BASE], ["wipe"]):
+        done = user.as_user([*alone, *words], check=False)
+        assert done.returncode == 1
+        assert "overlay needs root, or a user namespace" in done.stdout + done.stderr
+    assert stores.rows(user.home / "read") == before
+    fresh = user.as_user([*ours(user), "--unshare=false", *overlay(user, "new"), "layers"], check=False)
+    assert (fresh.returncode, "overlay needs root, or a user namespace" in fresh.stdout) == (1, True)
+
+
+LIBRARY = """
+import sys, warnings, layerhold
+warnings.simplefilter("always")
+layerhold.in_user_namespace()
+layerhold.in_user_namespace()
+with layerhold.Store.open(graphroot=sys.argv[1], runroot=sys.argv[2], driver="overlay") as store:
+    base = store.layers.create()
+    with store.layers.create(base).mount() as top:
+        (top / "file").write_text("mine")
+        print((top / "file").stat().st_uid)
+"""
+
+
+def test_a_program_goes_into_a_namespace(user: OrdinaryUser, ranges: list[int]) -> None:
+    assert ranges
+    words = [user.python, "-c", LIBRARY, str(user.home / "lib"), str(user.home / "lib-run")]
+    done = user.as_user(words)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_program_goes_into_a_namespace_of_its_user_alone(user: OrdinaryUser) -> None:
+    paths = [str(user.home / "lib"), str(user.home / "lib-run")]
+    done = without_ranges(user, *paths, start=[user.python, "-c", LIBRARY])
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert done.stderr.count("OnlyOwnIDs") == 1
+    assert "/etc/subuid" in done.stderr

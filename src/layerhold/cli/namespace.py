@@ -1,8 +1,7 @@
 """`--unshare` and `unshare`: being root of a user namespace of one's own.
 
 Ordinary users are, without asking, if /etc/subuid and /etc/subgid give them IDs: then layers can have files of several
-owners. What cannot be had is done without, unless it was asked for. The marks in the environment are those of Podman
-and Buildah, which know by them that they are in such a namespace already.
+owners. What cannot be had is done without, unless it was asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 
 from layerhold.cli import output
 from layerhold.errors import StorageError
-from layerhold.ids import rootless
+from layerhold.settings import namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,30 +18,20 @@ if TYPE_CHECKING:
 
     from layerhold.cli.flags import Given
 
-_DONE = "_CONTAINERS_USERNS_CONFIGURED"
-
 
 def enter(*, asked: bool) -> None:
     """Become root of a namespace, unless this process is. Raises NoSubIds, OSError, but only if it is `asked` for."""
-    if os.environ.get(_DONE):
-        return
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        mappings = rootless.mappings_of(uid, gid)
-    except (StorageError, OSError) as error:
-        if not asked:
-            return
-        if uid == 0:
-            raise
+
+    def alone(error: Exception) -> None:
+        if not asked or os.geteuid() == 0:
+            raise error
         output.complain(f"{output.described(error)}: no IDs but your own are there")
-        mappings = rootless.alone(uid, gid)
+
     try:
-        rootless.become_root(mappings)
-    except OSError:
-        if not asked:
-            return
-        raise
-    os.environ.update({_DONE: "done", "_CONTAINERS_ROOTLESS_UID": str(uid), "_CONTAINERS_ROOTLESS_GID": str(gid)})
+        namespace.enter(alone=alone)
+    except (StorageError, OSError):
+        if asked:
+            raise
 
 
 def unshare(arguments: Sequence[str], _given: Given) -> int:

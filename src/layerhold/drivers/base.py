@@ -28,8 +28,9 @@ OVERLAY_MARKS = "overlay-marks"  # a 0/0 character device, or an opaque xattr on
 
 
 class Features(Value):
-    """What a driver can do here."""
+    """What a driver can do here. `read_only`: layers can be read, and nothing else."""
 
+    read_only: bool = False
     native_diff: bool = False
     reflink: bool = False
     volatile: bool = False

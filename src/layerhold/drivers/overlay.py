@@ -13,6 +13,9 @@ A layer is built whole in `tempdirs`, moved into place, and then gets its link: 
 layer whose record is incomplete. All paths go through the home, which is bind-mounted on itself (overlay_home.py):
 renaming across that mount would fail.
 
+In a user namespace the marks of overlay are `user.` attributes (overlay_home.py). An ordinary user outside of one can
+read what a namespace of his has made; the rest is refused, with what would help him.
+
 Reading a layer whole (to compare it with another one than its parent) mounts it for the moment. The mount has no name:
 it goes with the descriptor that holds it, so also when the process is killed.
 """
@@ -30,13 +33,12 @@ from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
 from layerhold.linux.idmap import in_user_namespace
-from layerhold.tree.durable import settle_names, settle_tree, sync_tree
 from layerhold.tree.files import make_dirs, remove_tree
 from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mount import MountSpec
@@ -66,8 +68,8 @@ class OverlayDriver:
         idmapped: bool = True,
     ) -> None:
         settings = overlay_home.settings(options)
-        if os.geteuid() != 0 or in_user_namespace():
-            raise DriverPrerequisites("overlay needs root here", hint="use the driver vfs, which works for any user")
+        ordinary = os.geteuid() != 0
+        self._attributes = overlay_home.USER if ordinary or in_user_namespace() else overlay_home.TRUSTED
         self.home = home
         self.squash = settings.squash
         self._options = settings.mount_options
@@ -76,26 +78,35 @@ class OverlayDriver:
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
         self._stack = Stack(self._homes, self._restore_links)
         self._filesystem = overlay_home.backing_filesystem(home)
-        for place in self._homes.writable:
-            make_dirs(os.path.dirname(place))
-            make_dirs(place, 0o755)
-            make_dirs(os.path.join(place, "l"), 0o755)
         self._asides = {
             place: Aside(os.path.join(place, "tempdirs"), before_sweep=overlay_home.unmount_below)
             for place in self._homes.writable
         }
         self._aside = self._asides[home]
         self._foreign = read_text(os.path.join(home, ".has-mount-program")).strip() == "true"
-        self._probe = Probe(self._aside, run_home, self._options)
+        self._probe = Probe(self._aside, run_home, self._options, self._attributes)
+        self._metacopy = False
+        self.features = Features(read_only=True, native_diff=True)
+        if not ordinary:
+            self._set_up(mount_home=settings.mount_home)
+        elif not (os.path.isdir(home) and any(self.ids())):
+            raise self._needs_root()
+
+    def _set_up(self, *, mount_home: bool) -> None:
+        """Make the home, and find out what can be done in it."""
+        for place in self._homes.writable:
+            make_dirs(os.path.dirname(place))
+            make_dirs(place, 0o755)
+            make_dirs(os.path.join(place, "l"), 0o755)
         try:
             answers = self._probe.answers()
         except DriverNotSupported:
-            overlay_home.remove_empty(os.path.join(home, "l"), self._aside.base, home)
+            overlay_home.remove_empty(os.path.join(self.home, "l"), self._aside.base, self.home)
             raise
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
-        if settings.mount_home:
-            overlay_home.mount_home(home)
+        if mount_home:
+            overlay_home.mount_home(self.home)
         for aside in self._asides.values():
             aside.sweep()
 
@@ -113,6 +124,9 @@ class OverlayDriver:
         self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
     ) -> Iterator[Build]:
         """Make the layer's directory aside."""
+        from layerhold.drivers.overlay_build import NewLayer
+
+        self._refuse_ordinary()
         self._refuse_mount_program()
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
@@ -123,8 +137,8 @@ class OverlayDriver:
             if parent and copied:
                 self._copy_remapped(place, parent, spec, progress)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
-            contents = Contents(path=os.path.join(place, "diff"), deletions=OVERLAY_MARKS, lowers=lowers)
-            yield _NewLayer(contents, place, final, lambda: self._remove(final, temporary), files=files, copied=copied)
+            contents = self._layer(os.path.join(place, "diff"), lowers)
+            yield NewLayer(contents, place, final, lambda: self._remove(final, temporary), files=files, copied=copied)
 
     @contextmanager
     def duplicating(self, id: str, template: str, spec: LayerSpec, progress: Callback | None = None) -> Iterator[Build]:
@@ -144,8 +158,10 @@ class OverlayDriver:
     @contextmanager
     def rebuilding(self, id: str, progress: Callback | None = None) -> Iterator[Build]:
         """Copy the layer's own files aside, to be changed and put back in their place."""
+        from layerhold.drivers.overlay_build import ChangedLayer
         from layerhold.tree.copy import copy_tree
 
+        self._refuse_ordinary()
         self._refuse_mount_program()
         if self.is_mounted(id):
             raise DriverError(f"layer {id} is mounted, and cannot be changed below its mount", hint="unmount it first")
@@ -153,8 +169,8 @@ class OverlayDriver:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
             copy_tree(self._diff(id), place, progress=progress)
-            contents = Contents(path=place, deletions=OVERLAY_MARKS, lowers=self._stack.lowers(id))
-            yield _ChangedLayer(contents, self._diff(id))
+            contents = self._layer(place, self._stack.lowers(id))
+            yield ChangedLayer(contents, self._diff(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
@@ -164,7 +180,7 @@ class OverlayDriver:
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
         alone = not any(older_uppers(self.path(id)))
         if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
-            yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=lowers)
+            yield self._layer(self._diff(id), lowers)
             return
         with self._whole(id, lowers, mappings) as path:
             yield Contents(path=path)
@@ -174,20 +190,21 @@ class OverlayDriver:
         """Give the layer's own files, those in older uppers too."""
         older = tuple(older_uppers(self.path(id)))
         if not older:
-            yield Contents(path=self._diff(id), deletions=OVERLAY_MARKS, lowers=())
+            yield self._layer(self._diff(id), ())
             return
         with self._whole(id, older) as path:
             yield Contents(path=path)
 
     def maps_at_mount(self) -> bool:
         """Ask the kernel, unless this is turned off."""
-        return self._idmapped and self._probe.mapped_lowers()
+        return self._idmapped and not self.features.read_only and self._probe.mapped_lowers()
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
         from layerhold.drivers import overlay_mount
         from layerhold.labels import mount_option
 
+        self._refuse_ordinary()
         self._refuse_mount_program()
         merged = self._merged(id)
         diff = self._diff(id)
@@ -231,6 +248,7 @@ class OverlayDriver:
     @contextmanager
     def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
         """Open a directory aside for what is removed, in each home that has layers of the store's own."""
+        self._refuse_ordinary()
         with ExitStack() as stack:
             bins = {home: stack.enter_context(aside.open(meter)) for home, aside in self._asides.items()}
             yield SeveralBins(bins) if len(bins) > 1 else bins[self.home]
@@ -272,8 +290,8 @@ class OverlayDriver:
             ("Supports d_type", "true"),
             ("Native Overlay Diff", _word(self.features.native_diff)),
             ("Using metacopy", _word(self._metacopy)),
-            ("Supports shifting", _word(self._probe.mapped_lowers())),
-            ("Supports volatile", _word(self._probe.volatile())),
+            ("Supports shifting", _word(not self.features.read_only and self._probe.mapped_lowers())),
+            ("Supports volatile", _word(not self.features.read_only and self._probe.volatile())),
         )
 
     def locations(self, id: str) -> Mapping[str, str]:
@@ -288,6 +306,7 @@ class OverlayDriver:
 
     def sweep(self) -> None:
         """Remove what a crash left aside, and make lost links again."""
+        self._refuse_ordinary()
         for home, aside in self._asides.items():
             aside.sweep()
             ids = list(self._ids_in(home))
@@ -300,9 +319,15 @@ class OverlayDriver:
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
+        self._refuse_ordinary()
         overlay_home.unmount_home(self.home)
 
     # --- making
+
+    def _layer(self, path: str, lowers: Sequence[str]) -> Contents:
+        """Give the files of one layer, over `lowers`."""
+        prefix = self._attributes.prefix
+        return Contents(path=path, deletions=OVERLAY_MARKS, lowers=tuple(lowers), xattr_prefix=prefix)
 
     def _make(self, place: str, parent: str | None, spec: LayerSpec) -> Sequence[str]:
         """Make all parts of a layer in the directory `place`; give the names of its files."""
@@ -376,7 +401,7 @@ class OverlayDriver:
             work=os.path.join(here, "work"),
             lowers=lowers,
             empty=empty,
-            options=options,
+            options=[*options, *self._attributes.options],
             read_only=read_only,
         )
 
@@ -407,6 +432,7 @@ class OverlayDriver:
         if self.is_mounted(id):
             yield os.path.join(self.path(id), "merged")
             return
+        self._refuse_ordinary()
         with self._aside.open() as temporary:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
@@ -433,60 +459,16 @@ class OverlayDriver:
         if self._foreign:
             raise DriverError(f"{self.home} was filled by a mount program, which is not offered yet")
 
+    def _refuse_ordinary(self) -> None:
+        """Refuse what takes mounts, or files of several owners, to who is not root, not even of a user namespace."""
+        if self.features.read_only:
+            raise self._needs_root()
 
-class _NewLayer:
-    """A layer in the making."""
+    @staticmethod
+    def _needs_root() -> DriverPrerequisites:
+        from layerhold.ids.rootless import advice
 
-    def __init__(
-        self,
-        contents: Contents,
-        place: str,
-        final: str,
-        make_room: Callable[[], None],
-        *,
-        files: Sequence[str],
-        copied: bool,
-    ) -> None:
-        self.contents = contents
-        self._place = place
-        self._files = files
-        self._copied = copied
-        self._final = final
-        self._make_room = make_room
-
-    def sync(self, *, filled: bool = True) -> None:
-        """Make the files durable."""
-        if filled or self._copied:
-            sync_tree(self._place)
-        else:
-            settle_tree(self._place, self._files)
-
-    def publish(self) -> None:
-        """Move the directory into its place, then make its link; what a crash left there is thrown away."""
-        self._make_room()
-        os.rename(self._place, self._final)
-        home, id = os.path.split(self._final)
-        overlay_links.make_link(home, id, overlay_links.read_link_name(self._final))
-        settle_names(home)
-
-
-class _ChangedLayer:
-    """A layer's own files, copied aside and changed."""
-
-    def __init__(self, contents: Contents, diff: str) -> None:
-        self.contents = contents
-        self._diff = diff
-
-    def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - it is a copy
-        """Make the files durable."""
-        sync_tree(self.contents.path)
-
-    def publish(self) -> None:
-        """Swap the two directories in one step; the old one goes with the place aside."""
-        from layerhold.linux.files import RENAME_EXCHANGE, renameat2
-
-        renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
-        settle_names(os.path.dirname(self._diff))
+        return DriverPrerequisites("overlay needs root, or a user namespace", hint=advice())
 
 
 def _word(value: bool) -> str:

@@ -38,6 +38,21 @@ _NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlay
 _REFUSED = ("aufs", "ecryptfs", "overlayfs")
 
 
+class Attributes(Value):
+    """Where overlay keeps what it has to say of a file: attributes whose names begin with `prefix`.
+
+    `options` have the kernel look there.
+    """
+
+    prefix: str
+    options: tuple[str, ...] = ()
+
+
+TRUSTED = Attributes(prefix="trusted.overlay.")
+# In a user namespace nobody may set `trusted.` attributes (Linux 5.11; Go's programs do the same).
+USER = Attributes(prefix="user.overlay.", options=("userxattr",))
+
+
 class Settings(Value):
     """The options of the driver."""
 

@@ -20,9 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from layerhold.drivers.overlay_home import Attributes
     from layerhold.tree.trash import Aside
-
-_OPAQUE, _REDIRECT, _METACOPY = "trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy"
 
 
 class Answers(Value):
@@ -33,12 +32,13 @@ class Answers(Value):
 
 
 class Probe:
-    """The experiments for one home, with the mount options that its layers will have."""
+    """The experiments for one home, with the mount options and the attributes that its layers will have."""
 
-    def __init__(self, aside: Aside, run_home: str, options: Sequence[str]) -> None:
+    def __init__(self, aside: Aside, run_home: str, options: Sequence[str], attributes: Attributes) -> None:
         self._aside = aside
         self._run_home = run_home
         self._options = options
+        self._attributes = attributes
 
     def answers(self) -> Answers:
         """Look up, or find out, everything. Raises DriverNotSupported if overlay does not work here at all."""
@@ -92,20 +92,22 @@ class Probe:
         with self._laboratory("opaque-bug-check") as top:
             for name in ("lower1/d", "lower1/d1", "lower2/d", "upper", "work", "merged"):
                 os.makedirs(f"{top}/{name}")
-            os.setxattr(f"{top}/lower2/d", _OPAQUE, b"y")
-            with self._mounted(top, ["lower2", "lower1"]) as merged:
-                with open(f"{merged}/d/f", "w"):
-                    pass
-                if _xattr(f"{top}/upper/d", _OPAQUE) == b"y":
-                    return "the kernel copies up the opaque flag"
-                try:
+            opaque, redirect = (self._attributes.prefix + name for name in ("opaque", "redirect"))
+            os.setxattr(f"{top}/lower2/d", opaque, b"y")
+            try:
+                with self._mounted(top, ["lower2", "lower1"]) as merged:
+                    with open(f"{merged}/d/f", "w"):
+                        pass
+                    if _xattr(f"{top}/upper/d", opaque) == b"y":
+                        return "the kernel copies up the opaque flag"
                     os.rename(f"{merged}/d1", f"{merged}/d2")
-                except OSError as error:
-                    if error.errno != errno.EXDEV:
-                        raise
-                else:
-                    if _xattr(f"{top}/upper/d2", _REDIRECT) == b"d1":
+                    if _xattr(f"{top}/upper/d2", redirect) == b"d1":
                         return "the kernel redirects renamed directories"
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # an option that a user namespace may not use, such as metacopy=on
+                    return error.strerror or "refused"
+                if error.errno != errno.EXDEV:
+                    raise
         return None
 
     def _has_metacopy(self) -> str | None:
@@ -121,7 +123,7 @@ class Probe:
                 if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                     raise
                 return error.strerror or "refused"
-            return None if _xattr(f"{top}/upper/f", _METACOPY) is not None else ""
+            return None if _xattr(f"{top}/upper/f", self._attributes.prefix + "metacopy") is not None else ""
 
     def _has_volatile(self) -> str | None:
         with self._laboratory("volatile-check") as top:
@@ -176,7 +178,7 @@ class Probe:
             work=f"{top}/work",
             lowers=[f"{top}/{lower}" for lower in lowers],
             empty="",
-            options=[*self._options, *more],
+            options=[*self._options, *self._attributes.options, *more],
             read_only=False,
         )
         mounts.mount("overlay", spec.target, "overlay", spec.flags, option_string(spec))

@@ -2,6 +2,7 @@
 
 As the Go library (1.64) maps them: 0 is the user, and from 1 on follow the ranges that /etc/subuid and /etc/subgid give
 him. Setting such maps takes the programs `newuidmap` and `newgidmap` (shadow-utils; Debian: uidmap), which may do it.
+Who has no ranges, or not these programs, can have a namespace with himself alone.
 """
 
 from __future__ import annotations
@@ -9,11 +10,27 @@ from __future__ import annotations
 import errno
 import os
 
-from layerhold.errors import NoSubIds
+from layerhold.errors import NoSubIds, StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.ids.subids import SUBGID, SUBUID, subgids_of, subuids_of
 
 _PROGRAMS = ("newuidmap", "newgidmap")
+
+
+def advice() -> str:
+    """Say what helps a user for whose work a namespace is needed."""
+    import shutil
+
+    missing = [program for program in _PROGRAMS if not shutil.which(program)]
+    if missing:
+        return f"install {' and '.join(missing)} (Debian: uidmap), and use `layerhold unshare`"
+    try:
+        mappings_of(os.geteuid(), os.getegid())
+    except StorageError as error:
+        return error.hint or str(error)
+    except OSError as error:
+        return str(error)
+    return "use `layerhold unshare`, or call layerhold.in_user_namespace() first"
 
 
 def mappings_of(uid: int, gid: int, *, files: tuple[str, str] = (SUBUID, SUBGID)) -> IdMappings:
@@ -51,6 +68,18 @@ def become_root(mappings: IdMappings) -> None:
     def set_maps(process: int) -> None:
         for path, lines in zip(paths, mappings.lines(), strict=True):
             _set_map(path, process, lines)
+
+    namespaces.become_root(set_maps)
+
+
+def become_root_alone(uid: int, gid: int) -> None:
+    """Go into a user namespace that has this user and group alone. Raises OSError, and then nothing has changed."""
+    from layerhold.linux import namespaces
+
+    def set_maps(process: int) -> None:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/{process}/{name}", "w") as file:
+                file.write(text)
 
     namespaces.become_root(set_maps)
 

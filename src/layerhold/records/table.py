@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 
 from layerhold.blocks import contextmanager
-from layerhold.errors import LockOrder, ReadOnlyStore, StorageError
+from layerhold.errors import DriverError, LockOrder, ReadOnlyStore, StorageError
 from layerhold.lock import MARK_SIZE
 from layerhold.records.rows import read_rows
 from layerhold.records.view import Unreadable, View
@@ -128,7 +128,7 @@ class Table(Generic[R]):
         try:
             with self.writing():
                 pass
-        except (OSError, ReadOnlyStore):
+        except (OSError, ReadOnlyStore, DriverError):
             # A full disk, or a store that may not be written: a reader is not stopped by it, since incomplete records
             # are just not shown. The next writer gets the error.
             return

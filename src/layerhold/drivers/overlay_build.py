@@ -1,0 +1,72 @@
+"""Layers of the overlay driver in the making: what is on the disk when, and how they come into their place."""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.drivers import overlay_links
+from layerhold.tree.durable import settle_names, settle_tree, sync_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from layerhold.drivers.base import Contents
+
+
+class NewLayer:
+    """A layer's directory `place`, which is to become `final`; `make_room` throws away what a crash left there.
+
+    `files` are the names of the files beside its `diff`. `copied`: there are copies of files in it.
+    """
+
+    def __init__(
+        self,
+        contents: Contents,
+        place: str,
+        final: str,
+        make_room: Callable[[], None],
+        *,
+        files: Sequence[str],
+        copied: bool,
+    ) -> None:
+        self.contents = contents
+        self._place = place
+        self._files = files
+        self._copied = copied
+        self._final = final
+        self._make_room = make_room
+
+    def sync(self, *, filled: bool = True) -> None:
+        """Make the files durable."""
+        if filled or self._copied:
+            sync_tree(self._place)
+        else:
+            settle_tree(self._place, self._files)
+
+    def publish(self) -> None:
+        """Move the directory into its place, then make its link; what a crash left there is thrown away."""
+        self._make_room()
+        os.rename(self._place, self._final)
+        home, id = os.path.split(self._final)
+        overlay_links.make_link(home, id, overlay_links.read_link_name(self._final))
+        settle_names(home)
+
+
+class ChangedLayer:
+    """A layer's own files, copied aside and changed."""
+
+    def __init__(self, contents: Contents, diff: str) -> None:
+        self.contents = contents
+        self._diff = diff
+
+    def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - it is a copy
+        """Make the files durable."""
+        sync_tree(self.contents.path)
+
+    def publish(self) -> None:
+        """Swap the two directories in one step; the old one goes with the place aside."""
+        from layerhold.linux.files import RENAME_EXCHANGE, renameat2
+
+        renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
+        settle_names(os.path.dirname(self._diff))
