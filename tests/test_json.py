@@ -32,6 +32,7 @@ ALWAYS = {"config"}  # it prints JSON without the flag
 
 # One after the other on one store; where a status other than 0 is expected it stands before the line.
 LINES = """
+drivers
 layers
 images
 containers

@@ -21,7 +21,7 @@ OTHERWISE = {
     "test_overlay.py::test_answers_are_remembered_under_gos_names": "no mapped lowers, and no metacopy",
     "test_overlay.py::test_mapped_lowers_of_a_killed_process_are_in_nobodys_way": "no mapped lowers",
 }
-# btrfs is refused there. Root here, so that the suite can be read, and what it has for itself; of all others only these.
+# btrfs cannot be made there. Root is root here, too, so that the suite can be read; of all others there are only these.
 ENTER = """
 import os, sys
 from layerhold.linux import namespaces

@@ -156,6 +156,13 @@ and what it replaces are printed; then keys that mean nothing, with the one that
     "version": "It goes to standard error, as `key: value`; with `--json` to standard output, as pairs.",
     "wipe": "All containers, then all images, then all layers. Nobody is asked first.",
     "shutdown": "Layers that are mounted are an error; with `--force` they are unmounted, and it is one all the same.",
+    "drivers": """\
+Each driver is tried on an empty store of its own, in the place of the graph root, which is removed
+again; the store itself is not opened. QUOTA: layers can be limited in size. IDMAP: mounts show the owners
+that files have in a container, without copies. REFLINK: copies share their blocks. NATIVE DIFF: what
+a layer changes is known without comparing two trees. Below the table stands what is in the way of the
+others, and what would help.
+""",
     "completion": """\
 For bash: `source <(layerhold completion bash)` in ~/.bashrc; for zsh: the output as `_layerhold` in a
 directory of `$fpath`; for fish: the output as ~/.config/fish/completions/layerhold.fish.

@@ -1,4 +1,7 @@
-"""`storage-layers`, `create-storage-layer`: layers as the driver knows them, with a record or without."""
+"""`storage-layers`, `create-storage-layer`: layers as the driver knows them, with a record or without.
+
+`drivers`: which drivers can be used here.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +51,38 @@ def create(store: Store, arguments: Sequence[str], given: Given) -> int:
     else:
         output.line(id)
     return 0
+
+
+def survey(_arguments: Sequence[str], given: Given) -> int:
+    """Say which drivers can be used here, and what they can do; the store is not opened."""
+    import os
+
+    from layerhold.cli import namespace
+    from layerhold.config import Config
+    from layerhold.drivers.survey import survey as tried
+
+    if os.geteuid() != 0 and (given.yes("unshare") or "unshare" not in given):
+        namespace.enter(asked="unshare" in given)  # as all commands do that open a store
+    answers = tried(Config.load(graphroot=given.get("graph") or None, runroot=given.get("run") or None).graphroot)
+    if given.yes("json"):
+        output.json([{name: getattr(answer, name) for name in _FIELDS} for answer in answers])
+        return 0
+    rows: list[tuple[str, ...]] = [("DRIVER", "USABLE", "QUOTA", "IDMAP", "REFLINK", "NATIVE DIFF", "ORDINARY USERS")]
+    for answer in answers:
+        can = [_word(has) for has in (answer.quota, answer.idmap, answer.reflink, answer.native_diff)]
+        known = (*can, answer.ordinary_users) if answer.usable else ("-",) * 5
+        rows.append((answer.driver, _word(answer.usable), *known))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    output.lines(["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows])
+    for answer in answers:
+        if not answer.usable:
+            advice = f" ({answer.advice})" if answer.advice else ""
+            output.line(f"{answer.driver}: {answer.reason}{advice}")
+    return 0
+
+
+_FIELDS = ("driver", "usable", "reason", "advice", "quota", "idmap", "reflink", "native_diff", "ordinary_users")
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"

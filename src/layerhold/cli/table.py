@@ -260,6 +260,9 @@ COMMANDS = (
 # Commands of ours alone, which Go's program does not have: not there when the command is called by that one's name.
 OWN = (
     _command(
+        "drivers", "", _NONE, "Say which drivers can be used here, and what they can do", "drivers:survey", _JSON
+    ).replace(opens_store=False),
+    _command(
         "completion", "bash|zsh|fish", _ONE, "Print what a shell needs to complete our words", "completion:command"
     ).replace(opens_store=False, global_flags=False),
     _command(

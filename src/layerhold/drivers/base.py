@@ -35,6 +35,7 @@ class Features(Value):
     reflink: bool = False
     volatile: bool = False
     idmapped: bool = False
+    quota: bool = False
 
 
 class LayerSpec(Value):
