@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from layerhold.drivers import btrfs_subvolumes
 from tests import programs, stores
 
-SIZES = {"btrfs": 120, "xfs": 320}  # MiB, about the smallest that their programs make
+SIZES = {"btrfs": 600, "xfs": 320}  # MiB: xfs about the smallest, btrfs since it frees space seconds later
 _OTHERS = 64
 
 
@@ -32,6 +33,22 @@ def disk(kind: str, *options: str) -> Iterator[Path]:
         finally:
             for point in stores.mounts_below(place):
                 _run(["umount", point])
+
+
+def copy(source: Path, to: Path, driver: str) -> None:
+    """Copy a folder with stores of a driver; layers of btrfs stay subvolumes. The folder is `new_folder`'s."""
+    if driver == "btrfs":
+        btrfs_subvolumes.snapshot(str(source), str(to))
+    else:
+        subprocess.run(["cp", "-a", str(source), str(to)], check=True)
+
+
+def new_folder(path: Path, driver: str) -> None:
+    """Make a folder for stores of a driver, to be copied."""
+    if driver == "btrfs":
+        btrfs_subvolumes.create(str(path))
+    else:
+        path.mkdir()
 
 
 def scratch_for(driver: str) -> AbstractContextManager[Path]:

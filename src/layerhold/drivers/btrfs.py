@@ -88,7 +88,7 @@ class BtrfsDriver(WholeTrees):
                 labels.relabel(place, labels.shared_file_label())
                 begin(place, spec.mappings)
             else:
-                self._copy(self._there(parent, call="Stat"), place, progress)
+                self._copy(self._there(parent), place, progress)
                 if spec.remapped:
                     change_owners(place, spec.parent_mappings, spec.mappings, progress=progress)
             if limit:
