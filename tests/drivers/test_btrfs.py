@@ -390,8 +390,7 @@ from layerhold.drivers.choose import Place, open_driver
 from layerhold.errors import DriverError
 top = sys.argv[1]
 place = Place(graphroot=top + "/graph", runroot=top + "/run")
-driver = open_driver(None, place, options=(), priority=())
-assert driver.name == "btrfs", driver.name
+driver = open_driver("btrfs", place, options=(), priority=())
 for id, parent in (("base", None), ("child", "base"), ("grandchild", "child")):
     with driver.building(id, parent, LayerSpec()) as build:
         with open(build.contents.path + "/" + id, "w") as file:
@@ -421,6 +420,35 @@ print(sorted(driver.ids()), os.listdir(driver.home + "/tempdirs"), sorted(os.lis
 """
 
 
+REFUSED = "failed to enable btrfs quota for /graph/btrfs: Operation not permitted"
+LEFT = "['base', 'grandchild'] [] ['base', 'child', 'grandchild']"
+
+# Its root is root here, too, and can read what is needed; all else is as for an ordinary user's.
+NAMESPACE = """
+import os, sys
+from layerhold.linux import namespaces
+
+def set_maps(process):
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{process}/{name}", "w") as file:
+            file.write("0 0 1\\n1 100001 1000\\n")
+
+namespaces.become_root(set_maps)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("option", ["", "user_subvol_rm_allowed"])
+def test_root_of_a_namespace_has_it_but_for_limits(btrfs: Bench, option: str) -> None:
+    if option:
+        subprocess.run(["mount", "-o", f"remount,{option}", str(btrfs.graphroot.parent)], check=True)
+    place = btrfs.graphroot.parent / "of-user"
+    place.mkdir()
+    words = [sys.executable, "-c", NAMESPACE, WORK, str(place)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [REFUSED, REFUSED, LEFT], done.stderr
+
+
 @pytest.mark.parametrize("option", ["", "user_subvol_rm_allowed"])
 def test_an_ordinary_user_has_it_but_for_limits(btrfs: Bench, ordinary_user: OrdinaryUser, option: str) -> None:
     if option:
@@ -432,5 +460,4 @@ def test_an_ordinary_user_has_it_but_for_limits(btrfs: Bench, ordinary_user: Ord
     place.mkdir()
     os.chown(place, ordinary_user.uid, ordinary_user.gid)
     done = ordinary_user.as_user([ordinary_user.python, "-c", WORK, str(place)])
-    refused = "failed to enable btrfs quota for /graph/btrfs: Operation not permitted"
-    assert done.stdout.splitlines() == [refused, refused, "['base', 'grandchild'] [] ['base', 'child', 'grandchild']"]
+    assert done.stdout.splitlines() == [REFUSED, REFUSED, LEFT]
