@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import programs, stores
+from tests import disks, programs, stores
 from tests.crash import scenarios
 from tests.crash.scenarios import Place, Scenario
 
 CALLS = (
     *("rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
     *("fsync", "fdatasync", "sync_file_range", "syncfs", "pwrite64", "symlink", "symlinkat", "link", "linkat"),
-    *("mount", "move_mount", "umount2", "chown", "fchown", "lchown", "fchownat"),
+    *("mount", "move_mount", "umount2", "chown", "fchown", "lchown", "fchownat", "ioctl"),
 )
 MORE_CALLS = (
     *("openat", "openat2", "write", "writev", "fchmod", "fchmodat", "chmod"),
@@ -57,7 +57,8 @@ class Template:
         self.tar = folder / "new.tar"
         self.tar.write_bytes(scenarios.layer_tar(4))
         self.origin = folder / "origin"
-        self._make(self.origin)
+        disks.new_folder(self.origin, scenarios.driver_of(made))
+        self._equip(self.origin)
         scenarios.prepare(self.origin, made)
         for point in stores.mounts_below(self.origin):
             if point != str(self.origin / "images"):
@@ -66,12 +67,15 @@ class Template:
     def copy(self, name: str) -> Place:
         """A copy of the store, next to it."""
         folder = self.base / name
-        self._make(folder)
-        subprocess.run(["cp", "-a", "--reflink=auto", f"{self.origin}/.", str(folder)], check=True)
+        if scenarios.driver_of(self.made) == "btrfs":
+            disks.copy(self.origin, folder, "btrfs")
+        else:
+            folder.mkdir()
+            self._equip(folder)
+            subprocess.run(["cp", "-a", "--reflink=auto", f"{self.origin}/.", str(folder)], check=True)
         return Place(folder, self.made)
 
-    def _make(self, folder: Path) -> None:
-        folder.mkdir()
+    def _equip(self, folder: Path) -> None:
         if self.made.endswith("-tmpfs"):
             (folder / "images").mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder / "images")], check=True)
@@ -168,7 +172,7 @@ def main() -> int:
     os.environ.update(stores.QUIET)
     failures = []
     for made in args.made or scenarios.SWEPT:
-        with stores.scratch("crash") as folder:
+        with disks.scratch_for(scenarios.driver_of(made)) as folder:
             template = Template(folder, made)
             for operation in args.operation or scenarios.SWEPT[made]:
                 calls = CALLS + MORE_CALLS if args.all else CALLS

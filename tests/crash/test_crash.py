@@ -7,11 +7,10 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from tests import stores
+from tests import disks, stores
 from tests.crash import scenarios
 from tests.crash.scenarios import Scenario
 from tests.crash.sweep import PYTHONPATH, ROOT, Template, moments, sweep
@@ -31,14 +30,19 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     [Scenario(operation, made) for made, operations in scenarios.SWEPT.items() for operation in operations],
     ids=lambda scenario: f"{scenario.made}-{scenario.operation}",
 )
-def test_killed_at_every_change(store_dir: Path, scenario: Scenario) -> None:
-    failures = sweep(Template(store_dir, scenario.made), scenario)
+def test_killed_at_every_change(scenario: Scenario) -> None:
+    with disks.scratch_for(scenarios.driver_of(scenario.made)) as folder:
+        failures = sweep(Template(folder, scenario.made), scenario)
     assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("driver", scenarios.DRIVERS)
-def test_killed_at_random_moments_of_an_import(store_dir: Path, driver: str) -> None:
-    template = Template(store_dir, driver)
+def test_killed_at_random_moments_of_an_import(driver: str) -> None:
+    with disks.scratch_for(driver) as folder:
+        _kill_at_random_moments(Template(folder, driver), driver)
+
+
+def _kill_at_random_moments(template: Template, driver: str) -> None:
     scenario = Scenario("import", driver)
     _, expected = moments(template, scenario, ("rename",))
     random_ = random.Random(3)

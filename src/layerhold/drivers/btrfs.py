@@ -182,7 +182,7 @@ class _Build(WholeBuild):
 
     def publish(self) -> None:
         """Note the limit, and move the subvolume into its place."""
-        self._quotas.keep(os.path.basename(self._final), self._limit)
+        self._quotas.keep(os.path.basename(self._final), self._limit, os.path.dirname(self.contents.path))
         super().publish()
 
 

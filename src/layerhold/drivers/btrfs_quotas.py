@@ -73,11 +73,16 @@ class Quotas:
         digits = (text or b"").strip()
         return int(digits) if digits.isdigit() and int(digits) >= self._least else 0
 
-    def keep(self, id: str, size: int) -> None:
-        """Note the limit of layer `id`; 0 is none. It is durable when what is put in place next is."""
+    def keep(self, id: str, size: int, aside: str) -> None:
+        """Note the limit of layer `id`; 0 is none. It is written in the directory `aside`, and moved into its place.
+
+        It is durable when what is put in place next is.
+        """
         if size:
             make_dirs(self.directory)
-            write_atomic(self.file(id), b"%d" % size, mode=0o644, sync=False)
+            written = os.path.join(aside, "limit")
+            write_atomic(written, b"%d" % size, mode=0o644, sync=False)
+            os.rename(written, self.file(id))
         else:
             _unlink(self.file(id))
 
