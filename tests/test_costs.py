@@ -24,7 +24,7 @@ from layerhold.records.codec import encode
 from layerhold.tree.files import write_atomic
 from layerhold.values import Value
 from tests import inputs, programs
-from tests.test_architecture import FREE, loaded_by
+from tests.test_architecture import FREE, SOURCE, loaded_by
 
 # -- system calls for each file
 
@@ -55,6 +55,7 @@ CALLS = {
     "diff generated": {"stat": 2, "read": 1, "llistxattr": 1, "open": 1, "close": 1},
     "delete": {"unlinkat": 1},
 }
+CALLS_OF_A_LINK = {"symlinkat": 1, "fchownat": 1, "utimensat": 1}
 # The same thing under other names, as the C library or the kernel has it.
 SAME = {
     **dict.fromkeys(("stat", "lstat", "fstat", "newfstatat", "fstatat64", "statx"), "stat"),
@@ -67,8 +68,6 @@ CHANCE = frozenset({"futex", "sched_yield", "mmap", "munmap", "mremap", "madvise
 @pytest.fixture(scope="module")
 def calls_for_a_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     """The system calls of each operation for each file: what layers of many and of few files differ by."""
-    if not shutil.which("strace"):
-        raise programs.Unavailable("strace is not installed (Debian: apt-get install strace)")
     few, many = (_calls(tmp_path_factory.mktemp("costs"), files) for files in (FEW, MANY))
     return {
         operation: {call: (count - few[operation][call]) / (MANY - FEW) for call, count in many[operation].items()}
@@ -84,7 +83,10 @@ def _calls(folder: Path, files: int) -> dict[str, Counter[str]]:
 
 
 def _counted(script: str, folder: Path, tar: Path) -> Counter[str]:
+    if not shutil.which("strace"):
+        raise programs.Unavailable("strace is not installed (Debian: apt-get install strace)")
     log = folder / "calls"
+    script = f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{script}"  # for -I leaves out PYTHONPATH
     strace = ["strace", "-f", "-qq", "-c", "-U", "name,calls", "-o", str(log)]
     subprocess.run([*strace, sys.executable, "-I", "-c", script, str(folder), str(tar)], check=True)
     counted: Counter[str] = Counter()
@@ -105,6 +107,17 @@ def _layer(files: int) -> bytes:
     return out.getvalue()
 
 
+def _links(count: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(count):
+            folder = f"d/d/d{number // IN_A_DIRECTORY}"
+            if number % IN_A_DIRECTORY == 0:
+                tar.addfile(_mine(inputs.entry(folder, tarfile.DIRTYPE, 0o755)))
+            tar.addfile(_mine(inputs.entry(f"{folder}/l{number}", tarfile.SYMTYPE, 0o777, linkname="to")))
+    return out.getvalue()
+
+
 def _mine(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid, member.gid = os.getuid(), os.getgid()
     return member
@@ -115,6 +128,20 @@ def test_system_calls_for_a_file(operation: str, calls_for_a_file: dict[str, dic
     most = CALLS[operation]
     over = {call: n for call, n in calls_for_a_file[operation].items() if n > most.get(call, 0) + SLACK}
     assert not over, f"{operation}: calls for each file beyond {most}: {over}"
+
+
+def test_system_calls_for_a_symbolic_link(tmp_path: Path) -> None:
+    counted = []
+    for links in (FEW, MANY):
+        folder = tmp_path / str(links)
+        folder.mkdir()
+        tar = folder / "layer.tar"
+        tar.write_bytes(_links(links))
+        counted.append(_counted(OPEN + OPERATIONS["apply"], folder, tar))
+    few, many = counted
+    calls = {call: (count - few[call]) / (MANY - FEW) for call, count in many.items()}
+    over = {call: n for call, n in calls.items() if n > CALLS_OF_A_LINK.get(call, 0) + SLACK}
+    assert not over, f"calls for each link beyond {CALLS_OF_A_LINK}: {over}"
 
 
 # -- writes of records

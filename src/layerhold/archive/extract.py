@@ -178,8 +178,7 @@ class Extractor:
 
     def _file(self, entry: Entry, content: Iterator[memoryview]) -> int | None:
         path = entry.path
-        if not path:
-            raise refused(entry, "the layer's root must be a directory")
+        _refuse_root(entry)
         try:
             fd = self._root.create(path)
         except (FileExistsError, FileNotFoundError):
@@ -250,8 +249,12 @@ class Extractor:
     def _symlink(self, entry: Entry) -> None:
         if b"\0" in entry.linkname or not entry.linkname:
             raise refused(entry, "is a symbolic link to no usable name")
-        self._clear(entry)
-        self._root.symlink(entry.linkname, entry.path)
+        _refuse_root(entry)
+        try:
+            self._root.symlink(entry.linkname, entry.path)
+        except (FileExistsError, FileNotFoundError):
+            self._clear(entry)
+            self._root.symlink(entry.linkname, entry.path)
         self._set_by_name(entry, with_mode=False)
 
     def _hard_link(self, entry: Entry) -> None:
@@ -310,8 +313,7 @@ class Extractor:
 
     def _clear(self, entry: Entry) -> None:
         """Make the place for `entry`: the directories on the way, and nothing in it."""
-        if not entry.path:
-            raise refused(entry, "the layer's root must be a directory")
+        _refuse_root(entry)
         try:
             gone = self._root.remove(entry.path, keep=self._brought_below(entry.path))
         except FileNotFoundError:
@@ -418,6 +420,11 @@ class Extractor:
                 return
             raise not_permitted(entry, f"this user may not set the attribute {name}") from error
         raise OSError(error.errno, f"attribute {name}: {error.strerror}", os.fsdecode(entry.name)) from error
+
+
+def _refuse_root(entry: Entry) -> None:
+    if not entry.path:
+        raise refused(entry, "the layer's root must be a directory")
 
 
 def _own(entry: Entry, fd: int, owner: tuple[int, int]) -> None:

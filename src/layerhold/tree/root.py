@@ -171,6 +171,12 @@ class Root:
 
     def make_parents(self, path: bytes, mode: int, owner: tuple[int, int] | None) -> None:
         """Make the directories on the way to `path` that are missing. Raises FileExistsError at a dangling link."""
+        try:
+            self._inside(path.rpartition(b"/")[0])
+        except FileNotFoundError:
+            pass
+        else:
+            return
         parts = path.split(b"/")[:-1]
         for count in range(1, len(parts) + 1):
             directory = b"/".join(parts[:count])
