@@ -63,21 +63,21 @@ def simple(data: bytes) -> Simple | None:
         digits = data[at:space]
         if space < 0 or not digits.isdigit():
             return None
-        following = at + int(digits)
-        if not space < following <= end or data[following - 1] != _LINE_END:
+        at += int(digits)
+        if not space < at <= end or data[at - 1] != _LINE_END:
             return None
-        key, equals, value = data[space + 1 : following - 1].partition(b"=")
+        if data.startswith(b"mtime=", space + 1):
+            mtime = _simple_time(data[space + 7 : at - 1])
+            continue
+        key, equals, value = data[space + 1 : at - 1].partition(b"=")
         if not equals or not value:
             return None
-        if key == b"mtime":
-            mtime = _simple_time(value)
-        elif key == b"atime":
+        if key == b"atime":
             atime = _simple_time(value)
         elif key.startswith(_XATTR) and b"\0" not in key:
             xattrs[key[_XATTR_LENGTH:]] = value
         elif key != b"ctime":
             return None
-        at = following
     if -1 in (mtime, atime):
         return None
     return mtime, atime, xattrs
