@@ -5,8 +5,10 @@ name is walked as a `chroot` would walk it: links inside are followed, absolute 
 operation acts on the last name, and never follows it. So whatever a tar contains, and whoever swaps a directory for a
 link meanwhile, nothing outside is touched.
 
-Entries of a tar are mostly in the same directory as the one before, so the last directory stays open. Only removing a
-directory or a link can change what a path means; then it is dropped.
+Entries of a tar are mostly in the same directory as the one before, or in the one above, so the last directory stays
+open, and those on the way to it as far as they were asked for. Below the first of these all are directories by their
+own names, not by links, so none is open twice. Only removing a directory or a link can change what a path means; then
+all are dropped.
 
 With `filling=True` directories keep their times though names are added to them: they are read on entering and set again
 on leaving. That gives each directory of a tar the times of its header, in whatever order the entries come, without a
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 _MAX_LINKS = 40  # as the kernel
+_MOST_ABOVE = 16  # directories that stay open above the last one
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
+_NO_NAMES = frozenset((b"", b".", b".."))
 
 
 class Root:
@@ -49,6 +53,8 @@ class Root:
         self._fd = -1
         self._times: tuple[int, int] | None = None
         self._born: tuple[int, int] | None = None  # the owner of what is created in it
+        # The same four of those above it, the nearest last.
+        self._above: list[tuple[bytes, int, tuple[int, int] | None, tuple[int, int] | None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +86,7 @@ class Root:
         directory, _, name = path.rpartition(b"/")
         if directory != self._at:
             self._enter(directory)
-        if name in (b"", b".", b".."):
+        if name in _NO_NAMES:
             raise OSError(errno.EINVAL, "no name of a file", os.fsdecode(path))
         return self._fd, name
 
@@ -91,23 +97,37 @@ class Root:
         return self._fd
 
     def leave(self) -> None:
-        """Close the directory that is open, and set its times again."""
-        if self._at is None:
-            return
-        try:
-            if self._times is not None:
-                os.utime(_by_number(self._fd), ns=self._times)
-        finally:
-            os.close(self._fd)
+        """Close the directories that are open, and set their times again."""
+        while self._at is not None:
+            self._leave_last()
+
+    def _leave_last(self) -> None:
+        fd, times = self._fd, self._times
+        if self._above:
+            self._at, self._fd, self._times, self._born = self._above.pop()
+        else:
             self._at, self._fd, self._times, self._born = None, -1, None, None
+        try:
+            if times is not None:
+                os.utime(_by_number(fd), ns=times)
+        finally:
+            os.close(fd)
 
     def _enter(self, directory: bytes) -> None:
-        self.leave()
-        fd = self._open_directory(directory)
+        above, _, name = directory.rpartition(b"/")
+        while self._at is not None and self._at != above:
+            self._leave_last()
+            if self._at == directory:
+                return
+        fd = self._step(name)
+        if fd is None:
+            self.leave()
+            fd = self._open_directory(directory)
+        times = None
         try:
             if self._filling:
                 info = os.fstat(fd)
-                self._times = (info.st_atime_ns, info.st_mtime_ns)
+                times = (info.st_atime_ns, info.st_mtime_ns)
                 if self._ordinary and lacks_rights(info):
                     self._unlock(fd, info)
             elif self._ordinary:
@@ -117,7 +137,18 @@ class Root:
         except BaseException:
             os.close(fd)
             raise
-        self._at, self._fd = directory, fd
+        if self._at is not None:
+            self._above.append((self._at, self._fd, self._times, self._born))
+        self._at, self._fd, self._times, self._born = directory, fd, times, None
+
+    def _step(self, name: bytes) -> int | None:
+        """Open the directory `name` of the one that is open; None if that is not as simple as that."""
+        if self._at is None or name in _NO_NAMES or 0 in name or len(self._above) >= _MOST_ABOVE:
+            return None
+        try:
+            return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._fd)
+        except OSError:  # a link, or nothing: how to go on is known to who goes all the way
+            return None
 
     def _open_directory(self, path: bytes) -> int:
         if 0 in path:
@@ -195,9 +226,8 @@ class Root:
 
     def open_directory(self, path: bytes) -> int:
         """Open the directory `path` (b"": the root), for calls on its descriptor that set its owner, mode and times."""
-        if not path or path == self._at:
-            self.leave()  # or leaving later would undo what the caller does
         if not path:
+            self.leave()  # or leaving later would undo what the caller does
             return self._reopen_directory(b".", self._root)
         at, name = self.at(path)
         return self._reopen_directory(name, at)

@@ -314,3 +314,39 @@ def test_links_at_the_end_are_followed_inside(tmp_path: Path) -> None:
         fd = root.find_directory(b"to-d")
         assert os.fstat(fd).st_ino == (tmp_path / "d").stat().st_ino
         os.close(fd)
+
+
+def test_directories_above_the_last_one_keep_their_times(tmp_path: Path) -> None:
+    with Root(str(tmp_path), filling=True) as root:
+        for path in (b"a", b"a/b", b"a/b/c"):
+            root.mkdir(path)
+            root.set_times(path, 1, 2)
+        for path in (b"a/1", b"a/b/1", b"a/b/c/1", b"a/b/2", b"a/2", b"a/b/c/2", b"3"):
+            os.close(root.create(path))
+        root.set_times(b"a/b", 3, 4)
+        os.close(root.create(b"a/b/c/3"))
+    assert [os.stat(tmp_path / path).st_mtime_ns for path in ("a", "a/b", "a/b/c")] == [2, 4, 2]
+
+
+def test_a_link_to_a_directory_above_is_that_directory(tmp_path: Path) -> None:
+    with Root(str(tmp_path), filling=True) as root:
+        root.mkdir(b"a")
+        root.symlink(b"..", b"a/up")
+        os.close(root.create(b"a/f"))
+        os.close(root.create(b"a/up/g"))
+        root.set_times(b"a/up/a", 1, 2)
+        os.close(root.create(b"a/h"))
+    assert sorted(os.listdir(tmp_path)) == ["a", "g"]
+    assert os.stat(tmp_path / "a").st_mtime_ns == 2
+
+
+def test_few_directories_are_open_however_deep(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Root(str(tmp_path)) as root:
+        path = b"d"
+        for _ in range(100):
+            root.mkdir(path)
+            path += b"/d"
+        assert len(os.listdir("/proc/self/fd")) - before < 20
+        os.close(root.create(path))
+    assert len(os.listdir("/proc/self/fd")) == before
