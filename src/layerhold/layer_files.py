@@ -17,6 +17,7 @@ import os
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers.base import is_safe
 from layerhold.linux import locks
+from layerhold.tree.durable import settle_names
 from layerhold.tree.files import FULL
 from layerhold.tree.trash import Aside, Shredder
 from layerhold.values import Value
@@ -96,15 +97,21 @@ class LayerFiles:
         for id in ids:
             self.take(id, bins)
             layers.remove(id)
+        for home in {os.path.dirname(self.driver.path(id)) for id in ids if self._is_safe(id)}:
+            settle_names(home)  # or a loss of power may bring back files that no record speaks of
         layers.save()
 
     def take(self, id: str, bins: Bins) -> None:
         """Move all files of layer `id` into the bins; none is no error. The layers' lock is held exclusively."""
-        if is_safe(id, self.driver.reserved):  # a damaged record's ID may lead out of here
+        if self._is_safe(id):
             self.driver.unmount(id)
             self.driver.remove(id, bins.driver)
             bins.beside.take(self.split(id))
             bins.beside.take(self.data(id))
+
+    def _is_safe(self, id: str) -> bool:
+        """Tell whether `id` names a layer's files: a damaged record's may lead out of here."""
+        return is_safe(id, self.driver.reserved)
 
     def repair(self, layers: Editor[LayerRecord]) -> None:
         """Remove the layers that a crash left half-made or half-removed."""
