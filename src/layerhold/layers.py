@@ -196,8 +196,9 @@ class Layer(Item["LayerRecord"]):
     def apply(self, diff: Readable, *, expect: str | None = None, progress: Callback | None = None) -> None:
         """Unpack a tar stream over what the layer has, and keep its digests and its tar-split file as the layer's.
 
-        The layer changes as a whole or not at all; it is locked meanwhile. `progress` is told of the copying of what it
-        has, then of the unpacking. Raises as `Layers.create` does.
+        The layer changes as a whole or not at all; it is locked meanwhile. (A crash at the very end may leave the new
+        files with the digests that it had before, so mostly none.) `progress` is told of the copying of what it has,
+        then of the unpacking. Raises as `Layers.create` does.
         """
         owner = self._collection
         with ExitStack() as stack:
