@@ -41,6 +41,7 @@ READ_OUT = "with store.layers['x'].diff(compression=0) as tar:\n    while tar.re
 OPERATIONS = {
     "apply": "with open(sys.argv[2], 'rb') as tar:\n    store.layers.create(diff=tar, names=['x'])\n",
     "diff": READ_OUT,
+    "copy": "store.layers.create(store.layers['x'], names=['y'])\nstore.layers['y'].delete()\n",
     "changes": "store.layers['x'].changes()\n",
     "diff size": "store.layers['x'].diff_size()\n",
     "diff generated": f"for name in glob.glob(sys.argv[1] + '/g/*/*.tar-split.gz'):\n    os.unlink(name)\n{READ_OUT}",
@@ -50,6 +51,11 @@ OPERATIONS = {
 CALLS = {
     "apply": {"open": 1, "write": 1, "utimensat": 1, "close": 1, "fchmod": 1},
     "diff": {"stat": 1, "read": 1, "open": 1, "close": 1},
+    "copy": {
+        **dict.fromkeys(("stat", "read", "flistxattr", "write", "fchown", "fchmod", "utimensat", "unlinkat"), 1),
+        "open": 2,
+        "close": 2,
+    },
     "changes": {},
     "diff size": {"stat": 1},
     "diff generated": {"stat": 2, "read": 1, "llistxattr": 1, "open": 1, "close": 1},

@@ -357,15 +357,14 @@ class OverlayDriver:
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:
         """Make an older upper of all that the parent shows, with new owners: Go copies it up to the same place."""
-        from layerhold.drivers.ownership import change_owners
+        from layerhold.ids.owners import Owners
         from layerhold.tree.copy import copy_tree
 
         older, diff = os.path.join(place, "diff1"), os.path.join(place, "diff")
         os.mkdir(older, 0o700)
+        owners = Owners(spec.parent_mappings, spec.mappings)
         with self._whole(parent, self._stack.lowers(parent)) as whole:
-            copy_tree(whole, older, progress=progress)
-        old, new = spec.parent_mappings, spec.mappings
-        change_owners(older, old, new, skip_root=True, squash=self.squash, progress=progress)
+            copy_tree(whole, older, owners=owners, keep_top=True, squash=self.squash, progress=progress)
         for name in ("diff", "work"):
             os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
         os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))

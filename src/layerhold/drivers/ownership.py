@@ -1,4 +1,6 @@
-"""The owners of a whole tree rewritten: what a driver does for mapped layers where the kernel cannot map at mount.
+"""The owners of a whole tree rewritten: what a driver does for mapped layers that begin as a snapshot of others.
+
+(A copy of files gets their new owners as it is made: tree/copy.py.)
 
 An owner on the host becomes an owner in the container by the old maps, and that one an owner on the host by the new
 maps. The tree is walked twice: first it is found out whether all owners have a map and what the rewriting will cost
@@ -20,8 +22,7 @@ import stat
 from collections import deque
 
 from layerhold.blocks import contextmanager
-from layerhold.errors import StorageError
-from layerhold.ids.mappings import IdMappings, container_id, host_id
+from layerhold.ids.owners import Owners
 from layerhold.progress import metering
 from layerhold.tree.walk import directories
 from layerhold.values import Value
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
+    from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback, Meter
     from layerhold.tree.walk import Directory
 
@@ -62,7 +64,7 @@ def plan(
 ) -> Counted:
     """Say what `change_owners` with the same arguments would do. Raises StorageError as it does, OSError."""
     with metering(progress, "looking at owners") as meter:
-        survey = _Survey(_Owners(old, new, overflow), skip_root=skip_root, meter=meter)
+        survey = _Survey(Owners(old, new, overflow), skip_root=skip_root, meter=meter)
         for directory in directories(path):
             survey.look_at(directory)
         return survey.counted()
@@ -86,46 +88,13 @@ def change_owners(
     set. `workers` are threads; more than one pays on an overlay. `progress` is told how many files are looked at and
     changed; what it raises passes through. Raises OSError, which names the file; then part of the tree is changed.
     """
-    owners = _Owners(old, new, overflow)
+    owners = Owners(old, new, overflow)
     if owners.same:
         return plan(path, old, new, skip_root=skip_root, progress=progress)
     planned = plan(path, old, new, skip_root=skip_root, overflow=overflow, progress=progress)
     with metering(progress, "changing owners", total_entries=planned.files) as meter:
         survey = _Survey(owners, skip_root=skip_root, meter=meter)
         return _Rewriting(path, survey, squash=squash).run(workers)
-
-
-class _Owners:
-    """What each owner becomes."""
-
-    def __init__(self, old: IdMappings | None, new: IdMappings | None, overflow: int | None) -> None:
-        self._old = old or IdMappings()
-        self._new = new or IdMappings()
-        self._overflow = overflow
-        self._known: dict[tuple[int, int], tuple[int, int]] = {}
-        self.same = self._old.identity and self._new.identity
-
-    def of(self, info: os.stat_result, path: str) -> tuple[int, int]:
-        """Give the new owner of the file `path`. Raises StorageError."""
-        owner = info.st_uid, info.st_gid
-        found = self._known.get(owner)
-        if found is None:
-            try:
-                found = self._known[owner] = self._mapped(*owner)
-            except StorageError as error:
-                raise StorageError(f'"{path}": {error}') from error
-        return found
-
-    def _mapped(self, uid: int, gid: int) -> tuple[int, int]:
-        ids = []
-        for id, old, new in ((uid, self._old.uids, self._new.uids), (gid, self._old.gids, self._new.gids)):
-            try:
-                ids.append(host_id(new, container_id(old, id)))
-            except StorageError:
-                if self._overflow is None:
-                    raise
-                ids.append(self._overflow)
-        return ids[0], ids[1]
 
 
 class _Change:
@@ -154,7 +123,7 @@ class _Link:
 class _Survey:
     """Finds what is to be changed, and counts it. `links` are the names that are not changed by themselves."""
 
-    def __init__(self, owners: _Owners, *, skip_root: bool, meter: Meter | None) -> None:
+    def __init__(self, owners: Owners, *, skip_root: bool, meter: Meter | None) -> None:
         self.links: list[_Link] = []
         self._meter = meter
         self._owners = owners

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerhold.drivers.base import Build, LayerSpec
+    from layerhold.ids.owners import Owners
     from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
 
@@ -64,7 +65,7 @@ class VfsDriver(WholeTrees):
     ) -> Iterator[Build]:
         """Copy the parent aside, or make an empty directory there."""
         from layerhold import labels
-        from layerhold.drivers.ownership import change_owners
+        from layerhold.ids.owners import Owners
 
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
@@ -73,9 +74,8 @@ class VfsDriver(WholeTrees):
             os.mkdir(place, 0o700)
             labels.relabel(place, labels.shared_file_label())  # what is made in it inherits it
             if parent is not None:
-                self._copy(parent, place, progress, call="Stat")
-                if spec.remapped:
-                    change_owners(place, spec.parent_mappings, spec.mappings, squash=self.squash, progress=progress)
+                owners = Owners(spec.parent_mappings, spec.mappings) if spec.remapped else None
+                self._copy(parent, place, progress, owners=owners, call="Stat")
             else:
                 begin(place, spec.mappings)
             yield WholeBuild(place, final, copied=parent is not None)
@@ -119,7 +119,9 @@ class VfsDriver(WholeTrees):
     def shutdown(self) -> None:
         """Do nothing: nothing was set up."""
 
-    def _copy(self, id: str, place: str, progress: Callback | None, *, call: str = "stat") -> None:
+    def _copy(
+        self, id: str, place: str, progress: Callback | None, *, owners: Owners | None = None, call: str = "stat"
+    ) -> None:
         from layerhold.tree.copy import copy_tree
 
-        copy_tree(self._there(id, call=call), place, progress=progress)
+        copy_tree(self._there(id, call=call), place, owners=owners, squash=self.squash, progress=progress)

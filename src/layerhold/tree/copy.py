@@ -5,6 +5,9 @@ are cloned (FICLONE), or copied in the kernel (copy_file_range), or read and wri
 first for the next. Sockets become named pipes, as in Go's copy. An ordinary user's copies are his own: owners are not
 set, and files and directories that he owns but may not read are opened to him for the moment.
 
+Owners can be changed on the way: a file gets its new one first, since that takes setuid bits and capabilities from it.
+Files are read without a change of their times where that is allowed, which spares the file system a write for each.
+
 A tree may be deeper than a path can say and than descriptors can be had: names are only used within their directory,
 and of a long way down only the last directories are kept open. The copy is made aside by its caller; a crash leaves
 half a tree there.
@@ -16,32 +19,45 @@ import errno
 import os
 import stat
 
-from layerhold.blocks import contextmanager
 from layerhold.progress import metering
+from layerhold.tree.writing_back import STEP, WritingBack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from layerhold.ids.owners import Owners
     from layerhold.progress import Callback, Meter
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = _READ | os.O_DIRECTORY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _BLOCK = 1 << 20
 _PIECE = 64 << 20  # in one call of the kernel's, so that a long copy can be told of and ended
 _KEPT_OPEN = 100
+_LEAST = 4 << 10  # bytes that any file with content takes on the disk
 _SMALL = 16 << 10  # bytes: up to here two calls cost less than looking for holes
 _LONGEST = 4000  # bytes in one call, a little less than the kernel's PATH_MAX
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
 
 
-def copy_tree(src: str, dst: str, *, progress: Callback | None = None) -> None:
+def copy_tree(
+    src: str,
+    dst: str,
+    *,
+    owners: Owners | None = None,
+    keep_top: bool = False,
+    squash: bool = False,
+    progress: Callback | None = None,
+) -> None:
     """Copy all that is in the directory `src` into the directory `dst`, which exists and is empty, and make it alike.
 
-    `progress` is told how much is copied; what it raises passes through. Raises OSError, which names the file.
+    `owners` say what an owner becomes; that of the top stays with `keep_top`, and with `squash` so does one whom this
+    user or the file system cannot set. `progress` is told how much is copied; what it raises passes through.
+    Raises OSError, and StorageError for an owner who becomes nobody; both name the file.
     """
-    with metering(progress, "copying") as meter:
-        _Copy(meter).run(src, dst)
+    with metering(progress, "copying") as meter, WritingBack(dst) as writing_back:
+        _Copy(meter, writing_back, _Giving(owners, keep_top=keep_top, squash=squash)).run(src, dst)
 
 
 class _Frame:
@@ -53,7 +69,8 @@ class _Frame:
         self.info = info
         self.mode = mode  # the mode to give back to the source, if it had to be changed
         self.path = ""  # below the root, with a slash at its end
-        self.names = sorted(os.listdir(src))
+        with os.scandir(src) as entries:  # names, the first one last, and whether they are regular files
+            self.names = sorted(((entry.name, entry.is_file(follow_symlinks=False)) for entry in entries), reverse=True)
         self.identity = _identity(src), _identity(dst)
 
     def close(self) -> None:
@@ -77,12 +94,50 @@ def _identity(fd: int) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
+class _Giving:
+    """Gives copies their owners."""
+
+    def __init__(self, owners: Owners | None, *, keep_top: bool, squash: bool) -> None:
+        self._owners = owners
+        self._keep_top = keep_top
+        self._squash = squash
+        self._ordinary = os.geteuid() != 0
+
+    def give(self, copy: int | str, at: int | None, info: os.stat_result, path: str) -> None:
+        """Give a copy its owner: an open one, or a name in the directory `at`. `info` is that of what was copied."""
+        if self._owners is None or (self._keep_top and not path):
+            if not self._ordinary:
+                _chown(copy, at, info.st_uid, info.st_gid)
+            return
+        uid, gid = self._owners.of(info, path or "/")
+        if self._ordinary and (uid, gid) == (info.st_uid, info.st_gid):
+            return
+        try:
+            _chown(copy, at, uid, gid)
+        except OSError as error:
+            if not self._squash or error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+            if not self._ordinary:
+                _chown(copy, at, info.st_uid, info.st_gid)
+
+
+def _chown(file: int | str, at: int | None, uid: int, gid: int) -> None:
+    if at is None:
+        os.chown(file, uid, gid)
+    else:
+        os.chown(file, uid, gid, dir_fd=at, follow_symlinks=False)
+
+
 class _Copy:
-    def __init__(self, meter: Meter | None) -> None:
+    def __init__(self, meter: Meter | None, writing_back: WritingBack, giving: _Giving) -> None:
         self._meter = meter
+        self._writing_back = writing_back
+        self._unwritten = 0
+        self._giving = giving
         self._links: dict[tuple[int, int], str] = {}
         self._root = -1
         self._ordinary = os.geteuid() != 0
+        self._read = _READ | os.O_NOATIME
         self._ways: list[Callable[[int, int, int, Meter | None], bool]] = [_clone, _copy_in_kernel, _copy_by_hand]
 
     def run(self, src: str, dst: str) -> None:
@@ -100,24 +155,26 @@ class _Copy:
             os.close(self._root)
 
     def _step(self, stack: list[_Frame]) -> None:
-        """Copy the next name of the innermost directory, or finish it."""
+        """Copy what is in the innermost directory up to the next directory in it, or finish it."""
         frame = stack[-1]
-        if not frame.names:
-            if len(stack) > 1:
-                stack[-2].reopen(frame)
-            self._finish(stack.pop())
-            return
-        name = frame.names.pop()
-        path = f"{frame.path}{name}"
-        try:
-            below = self._one(frame, name, path)
-        except OSError as error:
-            raise OSError(error.errno, f"copying: {error.strerror}", path) from error
-        if below is not None:
-            below.path = f"{path}/"
-            stack.append(below)
-            if len(stack) > _KEPT_OPEN:
-                stack[-1 - _KEPT_OPEN].close()
+        while frame.names:
+            name, regular = frame.names.pop()
+            path = frame.path + name
+            try:
+                if regular and self._file(frame, name, path):
+                    continue
+                below = self._other(frame, name, path)
+            except OSError as error:
+                raise OSError(error.errno, f"copying: {error.strerror}", path) from error
+            if below is not None:
+                below.path = f"{path}/"
+                stack.append(below)
+                if len(stack) > _KEPT_OPEN:
+                    stack[-1 - _KEPT_OPEN].close()
+                return
+        if len(stack) > 1:
+            stack[-2].reopen(frame)
+        self._finish(stack.pop())
 
     def _enter(self, where: int | None, src: str, dst_at: int | None, dst: str) -> _Frame:
         """Open a directory and its copy. Its own mode, owner and times are set when it is full."""
@@ -136,37 +193,74 @@ class _Copy:
 
     def _finish(self, frame: _Frame) -> None:
         try:
-            self._dress(frame.src, frame.dst, frame.info)
+            self._dress(frame.src, frame.dst, frame.info, frame.path.rstrip("/"))
             if frame.mode is not None:
                 os.fchmod(frame.src, frame.mode)
         finally:
             frame.close()
 
-    def _one(self, frame: _Frame, name: str, path: str) -> _Frame | None:
-        """Copy one name; a directory is made, and given back to be filled."""
+    def _file(self, frame: _Frame, name: str, path: str) -> bool:
+        """Copy a regular file; tell whether the name is one."""
+        try:
+            src = self._open(frame.src, name)
+        except FileNotFoundError:
+            return False
+        try:
+            info = os.fstat(src)
+            if not stat.S_ISREG(info.st_mode):
+                return False
+            if info.st_nlink > 1 and self._linked(frame, name, info, path):
+                self._count(0)
+                return True
+            dst = os.open(name, _NEW, 0o600, dir_fd=frame.dst)
+            try:
+                if info.st_size:
+                    self._content(src, dst, info.st_size)
+                self._dress(src, dst, info, path)
+            finally:
+                os.close(dst)
+        finally:
+            os.close(src)
+        self._count(info.st_size)
+        return True
+
+    def _open(self, at: int, name: str) -> int:
+        """Open a file to read. An ordinary user's own that he may not read is opened to him for the moment."""
+        try:
+            return os.open(name, self._read, dir_fd=at)
+        except PermissionError as error:
+            if error.errno == errno.EPERM and self._read != _READ:
+                self._read = _READ  # this user may not leave the times of others' files as they are
+                return self._open(at, name)
+            if not self._ordinary:
+                raise
+        mode = stat.S_IMODE(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+        os.chmod(name, mode | 0o400, dir_fd=at)
+        try:
+            return os.open(name, self._read, dir_fd=at)
+        finally:
+            os.chmod(name, mode, dir_fd=at)
+
+    def _other(self, frame: _Frame, name: str, path: str) -> _Frame | None:
+        """Copy what is no regular file; a directory is made, and given back to be filled."""
         try:
             info = os.stat(name, dir_fd=frame.src, follow_symlinks=False)
         except FileNotFoundError:
             return None  # an overlay lists a whiteout that hides nothing, and has no file of that name
         kind = stat.S_IFMT(info.st_mode)
+        self._count(0)
         if kind == stat.S_IFDIR:
-            self._count(0)
             os.mkdir(name, 0o700, dir_fd=frame.dst)
             return self._enter(frame.src, name, frame.dst, name)
         if info.st_nlink > 1 and self._linked(frame, name, info, path):
-            self._count(0)
             return None
-        if kind == stat.S_IFREG:
-            self._file(frame, name, info)
-        elif kind == stat.S_IFLNK:
+        if kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=frame.src), name, dir_fd=frame.dst)
-            self._dress_by_name(frame, name, info)
         else:
             node = stat.S_IFIFO if kind == stat.S_IFSOCK else kind
-            os.mknod(name, node | 0o600, info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0, dir_fd=frame.dst)
-            os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
-            self._dress_by_name(frame, name, info)
-        self._count(info.st_size if kind == stat.S_IFREG else 0)
+            device = info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+            os.mknod(name, node | 0o600, device, dir_fd=frame.dst)
+        self._dress_by_name(frame, name, info, path)
         return None
 
     def _count(self, size: int) -> None:
@@ -192,54 +286,30 @@ class _Copy:
                 os.close(fd)
         return True
 
-    def _file(self, frame: _Frame, name: str, info: os.stat_result) -> None:
-        with self._readable(frame.src, name, info) as src:
-            dst = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=frame.dst)
-            try:
-                self._content(src, dst, info.st_size)
-                self._dress(src, dst, info)
-            finally:
-                os.close(dst)
-
-    @contextmanager
-    def _readable(self, at: int, name: str, info: os.stat_result) -> Iterator[int]:
-        """Open a file to read; an ordinary user's own that he may not read gets its mode back afterwards."""
-        try:
-            fd = os.open(name, _READ, dir_fd=at)
-        except PermissionError:
-            if not self._ordinary:
-                raise
-            os.chmod(name, stat.S_IMODE(info.st_mode) | 0o400, dir_fd=at)
-            try:
-                fd = os.open(name, _READ, dir_fd=at)
-            finally:
-                os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=at)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
     def _content(self, src: int, dst: int, size: int) -> None:
-        if size <= _SMALL and self._ways[0] is not _clone and _copy_small(src, dst, size):
-            return
-        while size and not self._ways[0](src, dst, size, self._meter):
-            self._ways.pop(0)
+        if size > _SMALL or self._ways[0] is _clone or not _copy_small(src, dst, size):
+            while not self._ways[0](src, dst, size, self._meter):
+                self._ways.pop(0)
+            if self._ways[0] is _clone:
+                return
+        self._unwritten += size + _LEAST
+        if self._unwritten > STEP:
+            self._unwritten = 0
+            self._writing_back.go()
 
-    def _dress(self, src: int, dst: int, info: os.stat_result) -> None:
+    def _dress(self, src: int, dst: int, info: os.stat_result, path: str) -> None:
         """Give an open copy the owner, attributes, mode and times of what it was copied from."""
-        if not self._ordinary:
-            os.fchown(dst, info.st_uid, info.st_gid)
+        self._giving.give(dst, None, info, path)
         for key in os.listxattr(src):
             self._xattr(lambda key=key: os.setxattr(dst, key, os.getxattr(src, key)))  # type: ignore[misc]
         os.fchmod(dst, stat.S_IMODE(info.st_mode))
         os.utime(dst, ns=(info.st_atime_ns, info.st_mtime_ns))
 
-    def _dress_by_name(self, frame: _Frame, name: str, info: os.stat_result) -> None:
+    def _dress_by_name(self, frame: _Frame, name: str, info: os.stat_result, path: str) -> None:
         """Do the same for what cannot be opened."""
-        if not self._ordinary:
-            os.chown(name, info.st_uid, info.st_gid, dir_fd=frame.dst, follow_symlinks=False)
-            if not stat.S_ISLNK(info.st_mode):
-                os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
+        self._giving.give(name, frame.dst, info, path)
+        if not stat.S_ISLNK(info.st_mode):
+            os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=frame.dst)
         src, dst = f"/proc/self/fd/{frame.src}/{name}", f"/proc/self/fd/{frame.dst}/{name}"
         for key in os.listxattr(src, follow_symlinks=False):
             value = os.getxattr(src, key, follow_symlinks=False)
