@@ -10,7 +10,8 @@ a mount of it was refused; and what the driver has stays while a record that is 
 
 from __future__ import annotations
 
-from layerhold import check, references
+from layerhold import references
+from layerhold.damage import MOUNT, UNACCOUNTED
 from layerhold.errors import NotFound, StorageError
 from layerhold.values import Value
 
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from layerhold.check import Problem, Report
+    from layerhold.damage import Problem, Report
     from layerhold.progress import Meter
     from layerhold.records.model import ImageRecord, LayerRecord, Record
     from layerhold.store import Store
@@ -99,7 +100,7 @@ class _Plan:
             if (LAYER, layer.id) not in self._going and self._is_meant(LAYER, layer):
                 yield self._layer(layer.id)
         for id, problems in self._report.layers.items():
-            if any(problem.kind == check.UNACCOUNTED for problem in problems) and id not in self._views.layers:
+            if any(problem.kind == UNACCOUNTED for problem in problems) and id not in self._views.layers:
                 yield Removal(kind=FILES, id=id, error=_refused(LAYER, id, self._why_needed(id)))
 
     def _image(self, image: ImageRecord, problems: list[Problem]) -> Iterator[Removal]:
@@ -151,7 +152,7 @@ class _Plan:
 
 def _no_damage(problems: list[Problem]) -> str:
     """Say so if all that is wrong is that a mount was refused; "" otherwise."""
-    if any(problem.kind != check.MOUNT for problem in problems):
+    if any(problem.kind != MOUNT for problem in problems):
         return ""
     return f"{problems[0].sentence}: which may be no fault of its files"
 

@@ -31,8 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from layerhold.check import Report
     from layerhold.containers import Container
+    from layerhold.damage import Report
     from layerhold.dedup import Deduplicated
     from layerhold.garbage import Garbage
     from layerhold.ids.mappings import IdMappings
@@ -291,7 +291,8 @@ class Store:
         `mountable`. `progress` is told how much of the layers is read. Raises DamagedFile (records that cannot be
         read), OSError.
         """
-        from layerhold.check import Scope, check
+        from layerhold.check import check
+        from layerhold.damage import Scope
 
         scope = Scope(
             layer_digests=layer_digests,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from layerhold import Store, check
-from layerhold.check import Problem, Report
+from layerhold import Store, damage, layer_checking
+from layerhold.damage import Problem, Report
 from layerhold.repair import Removal
 from layerhold.tree.files import remove_tree
 from layerhold.tree.root import Root
@@ -67,7 +67,7 @@ def test_changed_content_and_what_is_left_out(store: Store) -> None:
     path.write_bytes(b"HELLO")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     report = store.check()
-    assert kinds(report.layers[BASE]) == {check.CONTENT}
+    assert kinds(report.layers[BASE]) == {damage.CONTENT}
     assert report.images == {IMAGE: report.layers[BASE]}
     assert TOP not in report.layers
     assert store.check(layer_digests=False).ok
@@ -75,27 +75,27 @@ def test_changed_content_and_what_is_left_out(store: Store) -> None:
 
 def test_changed_modes_are_found_only_if_wanted(store: Store) -> None:
     file(store, TOP, "etc/more").chmod(0o600)
-    assert kinds(store.check().layers[TOP]) == {check.MODIFIED}
+    assert kinds(store.check().layers[TOP]) == {damage.MODIFIED}
     assert store.check(layer_contents=False).ok
     assert store.check(mountable=False).ok
 
 
 def test_big_data_is_checked_only_if_wanted(store: Store) -> None:
     Path(store.images.directory, IMAGE, "manifest").unlink()
-    assert kinds(store.check().images[IMAGE]) == {check.DATA}
+    assert kinds(store.check().images[IMAGE]) == {damage.DATA}
     assert store.check(image_data=False).ok
 
 
 def test_unneeded_layers_have_time(store: Store) -> None:
     layer = store.layers.create()
     assert store.check().ok
-    assert kinds(store.check(unreferenced_for=-1).layers[layer.id]) == {check.UNREFERENCED}
+    assert kinds(store.check(unreferenced_for=-1).layers[layer.id]) == {damage.UNREFERENCED}
 
 
 def test_parents_in_a_circle_end_the_check_all_the_same(store: Store) -> None:
     change_layers(store, lambda records: records[0].update(parent=TOP))
     report = store.check()
-    assert kinds(report.layers[BASE]) == {check.MISSING}
+    assert kinds(report.layers[BASE]) == {damage.MISSING}
     assert IMAGE in report.images
 
 
@@ -109,14 +109,14 @@ def test_a_mistake_of_the_machine_is_no_damage(store: Store, monkeypatch: pytest
 
 
 def test_a_layer_that_goes_meanwhile_is_passed_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    visit = check._Contents._visit
+    visit = layer_checking.LayerCheck._visit
 
     def delete_first(contents: Any, layer: Any) -> Any:
         if IMAGE in store.images:
             store.images[IMAGE].delete()
         return visit(contents, layer)
 
-    monkeypatch.setattr(check._Contents, "_visit", delete_first)
+    monkeypatch.setattr(layer_checking.LayerCheck, "_visit", delete_first)
     assert store.check().ok
 
 
@@ -158,7 +158,7 @@ def test_what_was_made_anew_since_the_check_stays(store: Store) -> None:
 def test_files_that_a_record_names_stay(store: Store) -> None:
     change_layers(store, lambda records: records.pop(0))
     report = store.check()
-    assert kinds(report.layers[BASE]) == {check.UNACCOUNTED}
+    assert kinds(report.layers[BASE]) == {damage.UNACCOUNTED}
     removals = store.repair(report, dry_run=True)
     assert [removal.kind for removal in removals] == ["image", "layer", "files"]
     store.containers.create(id=BOX, image=IMAGE)
@@ -175,7 +175,7 @@ def test_files_that_no_record_knows_go(store: Store) -> None:
 
 def test_a_refused_mount_is_no_reason_to_remove_anything(store: Store) -> None:
     report = store.check()
-    problem = Problem(sentence=f"layer {TOP}: mount: operation not permitted", kind=check.MOUNT)
+    problem = Problem(sentence=f"layer {TOP}: mount: operation not permitted", kind=damage.MOUNT)
     report.layers[TOP] = report.images[IMAGE] = [problem]
     assert all(removal.error for removal in store.repair(report))
     assert IMAGE in store.images
@@ -183,5 +183,5 @@ def test_a_refused_mount_is_no_reason_to_remove_anything(store: Store) -> None:
 
 def test_read_only_stores_are_not_repaired(store: Store) -> None:
     report = Report()
-    report.read_only_images[IMAGE] = [Problem(sentence="", kind=check.DATA)]
+    report.read_only_images[IMAGE] = [Problem(sentence="", kind=damage.DATA)]
     assert store.repair(report, containers=True) == []

@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layerhold.check import Report
     from layerhold.cli.flags import Given
+    from layerhold.damage import Report
     from layerhold.repair import Removal
     from layerhold.store import Store
 
