@@ -44,10 +44,6 @@ class Report:
         """Tell whether nothing is wrong."""
         return not any((self.layers, self.read_only_layers, self.images, self.read_only_images, self.containers))
 
-    def __bool__(self) -> bool:
-        """Tell whether something is wrong."""
-        return not self.ok
-
 
 class Scope(Value):
     """What is to be checked; `unreferenced_for` is in seconds."""

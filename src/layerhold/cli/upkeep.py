@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerhold.cli.flags import Given
-    from layerhold.damage import Report
+    from layerhold.damage import Problems, Report
     from layerhold.repair import Removal
     from layerhold.store import Store
 
@@ -61,32 +61,31 @@ def check(store: Store, _arguments: Sequence[str], given: Given) -> int:
     with progress.shown() as moved:
         report = store.check(layer_contents=not given.yes("quick"), unreferenced_for=unreferenced_for, progress=moved)
     _print(report, given)
-    wanted = [flag for flag in ("repair", "force", "dry-run") if given.yes(flag)]
-    if not wanted or report.ok:
-        counts = {
-            "layer": report.layers,
-            "read-only layer": report.read_only_layers,
-            "image": report.images,
-            "read-only image": report.read_only_images,
-            "container": report.containers,
-        }
-        return _sum_up({noun: len(items) for noun, items in counts.items()}) if report else 0
-    return _repair(store, report, given)
+    if report.ok:
+        return 0
+    if any(given.yes(flag) for flag in ("repair", "force", "dry-run")):
+        return _repair(store, report, given)
+    return _sum_up({noun: len(items) for noun, _key, items in _sections(report)})
+
+
+def _sections(report: Report) -> tuple[tuple[str, str, Problems], ...]:
+    """Give the kinds of items: what each is called, its key in JSON, and what is wrong with such."""
+    return (
+        ("layer", "Layers", report.layers),
+        ("read-only layer", "ROLayers", report.read_only_layers),
+        ("image", "Images", report.images),
+        ("read-only image", "ROImages", report.read_only_images),
+        ("container", "Containers", report.containers),
+    )
 
 
 def _print(report: Report, given: Given) -> None:
-    sections = {
-        "layer": ("Layers", report.layers),
-        "read-only layer": ("ROLayers", report.read_only_layers),
-        "image": ("Images", report.images),
-        "read-only image": ("ROImages", report.read_only_images),
-        "container": ("Containers", report.containers),
-    }
     if given.yes("json"):
         # Go's encoder has nothing to say of an error but that it is one.
-        output.json({key: {id: [{}] * len(items[id]) for id in sorted(items)} for key, items in sections.values()})
+        counts = {key: {id: len(items[id]) for id in sorted(items)} for _noun, key, items in _sections(report)}
+        output.json({key: {id: [{}] * count for id, count in ids.items()} for key, ids in counts.items()})
         return
-    for noun, (_key, items) in sections.items():
+    for noun, _key, items in _sections(report):
         for id, problems in sorted(items.items()):
             output.line(f"{noun} {id}:")
             for problem in problems:
