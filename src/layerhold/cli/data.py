@@ -81,32 +81,21 @@ def _asking(kind: Callable[[Store], Collection[Any, Any]], what: str) -> Code:
     return command
 
 
+def _placing(kind: Callable[[Store], Collection[Any, Any]], which: str) -> Code:
+    def command(store: Store, arguments: Sequence[str], _given: Given) -> int:
+        output.line(os.fspath(getattr(kind(store)[arguments[0]], which)))
+        return 0
+
+    return command
+
+
 list_layer, get_layer, set_layer = _listing(_layers), _getting(_layers), _setting(_layers)
 list_image, get_image, set_image = _listing(_images), _getting(_images), _setting(_images)
 list_container, get_container, set_container = _listing(_containers), _getting(_containers), _setting(_containers)
 size_image, digest_image = _asking(_images, "size"), _asking(_images, "digest")
 size_container, digest_container = _asking(_containers, "size"), _asking(_containers, "digest")
-
-
-def directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
-    """Print a container's directory."""
-    output.line(os.fspath(store.containers[arguments[0]].directory))
-    return 0
-
-
-def run_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
-    """Print a container's directory for files of this boot."""
-    output.line(os.fspath(store.containers[arguments[0]].run_directory))
-    return 0
-
-
-def image_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
-    """Print an image's directory."""
-    output.line(os.fspath(store.images[arguments[0]].directory))
-    return 0
-
-
-def image_run_directory(store: Store, arguments: Sequence[str], _given: Given) -> int:
-    """Print an image's directory for files of this boot."""
-    output.line(os.fspath(store.images[arguments[0]].run_directory))
-    return 0
+directory_image, run_directory_image = _placing(_images, "directory"), _placing(_images, "run_directory")
+directory_container, run_directory_container = (
+    _placing(_containers, "directory"),
+    _placing(_containers, "run_directory"),
+)

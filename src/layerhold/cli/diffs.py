@@ -6,7 +6,7 @@ import os
 import sys
 
 from layerhold.cli import output, progress
-from layerhold.errors import LayerUnknown, PartialImagesDisabled
+from layerhold.errors import LayerUnknown, PartialImagesDisabled, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _told(change: Change) -> bytes:
     path = change.path
     if not path.translate(None, _PLAIN):
         return b'%b "%b"' % (_WORDS[change.kind], path)
-    return _WORDS[change.kind] + b" " + os.fsencode(_quoted(path))
+    return _WORDS[change.kind] + b" " + os.fsencode(quoted(path.decode("utf-8", "surrogateescape")))
 
 
 def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
@@ -84,27 +84,3 @@ def _compression(given: Given) -> int | None:
         if given.yes(flag):
             return code
     return None
-
-
-def _quoted(path: bytes) -> str:
-    """Quote a path as Go's `%q` does: printable characters as they are, the rest escaped."""
-    text = path.decode("utf-8", "surrogateescape")
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    return '"' + "".join(_escaped(sign) for sign in text) + '"'
-
-
-def _escaped(sign: str) -> str:
-    if sign in _SHORT:
-        return _SHORT[sign]
-    if "\udc80" <= sign <= "\udcff":
-        return f"\\x{ord(sign) - 0xDC00:02x}"
-    if sign.isprintable():
-        return sign
-    code = ord(sign)
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-_SHORT = {
-    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
-}  # fmt: skip

@@ -218,15 +218,15 @@ COMMANDS = (
         for kind in ("image", "container")
         for what in ("size", "digest")
     ),
-    _command("get-image-dir", "IMAGE", _ONE, "Print an image's directory", "data:image_directory"),
+    _command("get-image-dir", "IMAGE", _ONE, "Print an image's directory", "data:directory_image"),
     _command(
         "get-image-run-dir", "IMAGE", _ONE, "Print an image's directory for files of this boot",
-        "data:image_run_directory",
+        "data:run_directory_image",
     ),
-    _command("get-container-dir", "CONTAINER", _ONE, "Print a container's directory", "data:directory"),
+    _command("get-container-dir", "CONTAINER", _ONE, "Print a container's directory", "data:directory_container"),
     _command(
         "get-container-run-dir", "CONTAINER", _ONE, "Print a container's directory for files of this boot",
-        "data:run_directory",
+        "data:run_directory_container",
     ),
     _command("status", "", _NONE, "Say where the store is, and what its driver can do", "store:status", _JSON),
     _command("version", "", _NONE, "Print the version", "store:version", _JSON),
