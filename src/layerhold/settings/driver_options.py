@@ -24,8 +24,8 @@ _GENERAL = {
     "force_mask": ("overlay",),
     "mountopt": ("overlay", "zfs"),
 }
-# Keys of the drivers' own tables, likewise.
-_OWN = {
+# The keys of the tables that drivers have, in Go's order.
+OF_DRIVERS = {
     "btrfs": ("min_space", "size"),
     "overlay": (
         "ignore_chown_errors",
@@ -89,7 +89,7 @@ def usable(settings: Settings) -> Iterator[str]:
 
 
 def _of_tables(settings: Settings) -> Iterator[str]:
-    for driver, keys in _OWN.items():
+    for driver, keys in OF_DRIVERS.items():
         for key in keys:
             if value := settings.text(f"{_OPTIONS}.{driver}.{key}"):
                 yield f"{driver}.{key}={value}"
@@ -106,5 +106,5 @@ def is_one(key: str) -> bool:
     """Tell whether a key of a `storage.conf` (its full name) sets driver options."""
     table, _, name = key.removeprefix(f"{_OPTIONS}.").rpartition(".")
     if table:
-        return name in _OWN.get(table, ())
+        return name in OF_DRIVERS.get(table, ())
     return name in _GENERAL or name in ("additionalimagestores", "additionallayerstores")

@@ -7,6 +7,7 @@ list may have the element `{append=true}` or `{append=false}`.
 from __future__ import annotations
 
 from layerhold.errors import BadConfig
+from layerhold.settings.driver_options import OF_DRIVERS
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -48,23 +49,7 @@ _BY_TABLE = {
         "ostree_repo": OLD,
         "thinpool": OLD,
     },
-    "storage.options.btrfs": dict.fromkeys(("min_space", "size"), TEXT),
-    "storage.options.overlay": dict.fromkeys(
-        (
-            "ignore_chown_errors",
-            "mount_program",
-            "mountopt",
-            "size",
-            "inodes",
-            "skip_mount_home",
-            "use_composefs",
-            "force_mask",
-            "sync",
-        ),
-        TEXT,
-    ),
-    "storage.options.vfs": dict.fromkeys(("ignore_chown_errors", "sync"), TEXT),
-    "storage.options.zfs": dict.fromkeys(("fsname", "mountopt", "size"), TEXT),
+    **{f"storage.options.{driver}": dict.fromkeys(names, TEXT) for driver, names in OF_DRIVERS.items()},
 }
 # The tables, and what each key holds, by its full name. OLD ones hold anything, and have no effect any more.
 TABLES = tuple(_BY_TABLE)
