@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _OPTIONS = "storage.options"
 _DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay", "overlay2", "vfs", "zfs")
-
-
 _NO_IDMAP = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"  # "yes": as Go's library has it, for tests and broken kernels
 
 

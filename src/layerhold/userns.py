@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from layerhold.records.model import LayerRecord
     from layerhold.tables import Views
 
-_DEFAULT_NAME = (
-    "containers"  # whose ranges they are, if storage.conf names nobody (auto-userns... root-auto-userns-user)
-)
+_DEFAULT_NAME = "containers"  # whose ranges they are, if storage.conf names nobody as root-auto-userns-user
 _LARGEST_FILE = 1 << 20
 
 

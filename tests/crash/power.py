@@ -23,7 +23,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import layerhold
-from layerhold.check import UNACCOUNTED
+from layerhold.damage import UNACCOUNTED, Report
 from layerhold.errors import StorageError
 from layerhold.linux import files, mounts
 from tests import stores
@@ -159,7 +159,7 @@ class Run:
         assert image.delete() == [base.id]
 
 
-def _told(report: layerhold.check.Report) -> str:
+def _told(report: Report) -> str:
     kinds = (report.layers, report.images, report.containers)
     return "; ".join(f"{id}: {[p.sentence for p in found]}" for kind in kinds for id, found in kind.items())
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OK, FAILED, BAD_FLAG, INTERRUPTED, NOBODY_READS = 0, 1, 125, 130, 141
 
-
 _MANY = 20_000  # new objects between two looks for circles: what start-up makes are none
 
 

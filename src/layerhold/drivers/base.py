@@ -1,8 +1,8 @@
 """What a driver is: it says where a layer's files are. It knows nothing of tar, of records, or of names.
 
 A driver owns one directory, its *home* (`<graphroot>/<driver>`), and one for what need not outlive a reboot
-(`<runroot>/<driver>`). All methods but `probe` are called with the store's layer lock held as their docstrings say;
-`building` is not, so that a layer can be filled while others use the store.
+(`<runroot>/<driver>`). The docstrings say which methods are called with the store's layer lock held; `building` is not,
+so that a layer can be filled while others use the store.
 
 Life of a layer: `building` makes a place aside, the archive package fills `build.contents`, `build.publish()` moves it
 into place; without `publish` the end of the block throws it away. `remove` moves a layer aside into a trash directory,
@@ -103,13 +103,6 @@ class Build(Protocol):
 
         The move is durable once anything that is written afterwards has been synced.
         """
-
-
-class Refusal(Value):
-    """Why a driver cannot be used here: `sentence` as the Go program says it, `kind` the exception to raise."""
-
-    sentence: str
-    kind: type[Exception]
 
 
 class Driver(Protocol):

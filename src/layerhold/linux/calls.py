@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-# Numbers of calls that glibc 2.36 has no wrapper for; above 424 they are the same on every architecture.
-SYS_OPENAT2 = 437
-SYS_FCHMODAT2 = 452
+SYS_OPENAT2 = 437  # glibc 2.36 has no wrapper for it; above 424 the numbers are the same on every architecture
 
 
 def function(name: str, *argtypes: object) -> Callable[..., int]:

@@ -10,7 +10,6 @@ import struct
 from layerhold.linux.calls import SYS_OPENAT2, check, function, libc
 
 # <linux/openat2.h>
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
