@@ -45,6 +45,8 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     # Whatever is to be fetched or made is there before anything is measured.
     found = [job for job in jobs(QUICK if options.quick else FULL) if options.only in job.name]
+    if not found:
+        sys.exit(f"no job has {options.only!r} in its name")
     rounds = options.rounds or (1 if options.quick else 5)
     print(table.HEADING, table.RULE, sep="\n", flush=True)
     rows = []
