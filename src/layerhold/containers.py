@@ -218,7 +218,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
     @staticmethod
     def _refuse_double(views: Views, wanted: ContainerRecord) -> None:
         if wanted.id in views.containers:
-            raise DuplicateID()
+            raise DuplicateID(hint=f"container {wanted.id} is there already")
         for name in wanted.names:
             if (holder := views.containers.by_name(name)) is not None:
                 raise DuplicateName(

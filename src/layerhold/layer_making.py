@@ -14,7 +14,7 @@ import os
 from layerhold import references
 from layerhold.blocks import ExitStack
 from layerhold.drivers.base import LayerSpec
-from layerhold.errors import DuplicateID, DuplicateName, LayerUnknown, ParentIsContainer
+from layerhold.errors import DuplicateID, DuplicateName, LayerUnknown, ParentIsContainer, quoted
 from layerhold.ids.mappings import effective
 
 TYPE_CHECKING = False
@@ -168,10 +168,10 @@ def _plan(views: Views, wanted: LayerRecord, parent: str | None) -> LayerRecord 
     """Find the parent, or raise why `wanted` may not be made."""
     layers = views.layers
     if wanted.id in layers.own:
-        raise DuplicateID()
+        raise DuplicateID(hint=f"layer {wanted.id} is there already")
     for name in wanted.names:
-        if layers.own.by_name(name) is not None:
-            raise DuplicateName()
+        if (holder := layers.own.by_name(name)) is not None:
+            raise DuplicateName(hint=f"layer {holder.id} is called {quoted(name)}")
     if not parent:
         return None
     base = required(layers, parent)

@@ -44,7 +44,7 @@ def create(store: Store, arguments: Sequence[str], given: Given) -> int:
         build.sync()
         with store.writing() as held:
             if driver.exists(id) or id in held.layers:
-                raise DuplicateID()
+                raise DuplicateID(hint=f"layer {id} is there already")
             build.publish()
     if given.yes("json"):
         output.json(id)

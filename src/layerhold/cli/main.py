@@ -18,7 +18,7 @@ import warnings
 from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
 from layerhold.cli.output import complain, described, line, program
 from layerhold.cli.table import COMMANDS, GLOBAL, HELP, OWN, by_name
-from layerhold.errors import StorageError
+from layerhold.errors import StorageError, quoted
 from layerhold.values import TypeVar
 
 TYPE_CHECKING = False
@@ -84,6 +84,7 @@ def main(words: Sequence[str], *, own_process: bool = False) -> int:
         command = by_name(_commands()).get(rest[0])
         if command is None:
             line(f"{rest[0]}: unrecognized command.")
+            _advise(_command_meant(rest[0]))
             return FAILED
         if own_process and command.opens_store:
             _go_into_namespace(command, rest, given)
@@ -141,8 +142,14 @@ def _code(command: Command) -> Callable[..., int]:
 
 
 def _hint(error: BaseException) -> None:
-    """Say what would help; Go's program says nothing of the kind."""
-    hint = getattr(error, "hint", "")
+    """Say what would help, or at least which word was not known if the sentence does not have it."""
+    ref = getattr(error, "ref", "")
+    unknown = f"nothing there is called {quoted(ref)}" if ref and ref not in described(error) else ""
+    _advise(getattr(error, "hint", "") or unknown)
+
+
+def _advise(hint: str) -> None:
+    """Print a hint; Go's program has nothing of the kind."""
     if hint and program() != "containers-storage":
         complain(f"hint: {hint}")
 
@@ -244,6 +251,8 @@ def _command_flags(command: Command, words: Sequence[str], given: Given) -> list
         line(f"{name}: more arguments required.")
     elif command.most is not None and len(arguments) > command.most:
         line(f"{name}: too many arguments ([{' '.join(arguments)}]).")
+        if any(word.startswith("-") for word in arguments):
+            _advise("flags stand before the arguments")
     else:
         return arguments
     _command_usage(command, name, before)
@@ -258,6 +267,14 @@ def _explain(error: FlagError, where: str) -> None:
 def _commands() -> Sequence[Command]:
     """The commands that there are under this name."""
     return COMMANDS if program() == "containers-storage" else (*COMMANDS, *OWN)
+
+
+def _command_meant(word: str) -> str:
+    """Say which command is like a word that is none."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, by_name(_commands()), n=1)
+    return f"is {near[0]} meant?" if near else f"{program()} --help lists the commands"
 
 
 def _usage(write: Callable[[str], None]) -> None:

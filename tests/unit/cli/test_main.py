@@ -82,14 +82,20 @@ def test_a_layer_from_a_tar_to_the_end(run: Run, tmp_path: Path) -> None:
 
 
 def test_an_error_is_a_line_and_a_status(run: Run) -> None:
+    assert run("diff", "nothing") == (1, "", 'layer not known\nhint: nothing there is called "nothing"\n')
+
+
+def test_under_the_other_name_there_are_no_hints(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/containers-storage"])
     assert run("diff", "nothing") == (1, "", "layer not known\n")
+    assert run("laiers") == (1, "laiers: unrecognized command.\n", "")
 
 
 def test_with_debug_an_error_comes_with_its_traceback(run: Run) -> None:
     status, _, err = run("-D", "diff", "nothing")
     assert status == 1
     assert err.startswith("Traceback")
-    assert err.endswith("\nlayer not known\n")
+    assert "\nlayer not known\n" in err
 
 
 def test_no_command(run: Run) -> None:
@@ -131,9 +137,22 @@ def test_too_many_words(run: Run) -> None:
     assert (status, out.splitlines()[0]) == (1, "layers: too many arguments ([a b]).")
 
 
+def test_a_mistake_in_the_words_gets_a_hint(run: Run) -> None:
+    assert "hint: flags stand before the arguments\n" in run("diff", "a", "-f", "b")[2]
+    assert run("laiers") == (1, "laiers: unrecognized command.\n", "hint: is layers meant?\n")
+    assert run("zzz") == (1, "zzz: unrecognized command.\n", "hint: layerhold --help lists the commands\n")
+
+
+def test_a_name_that_is_taken_is_said(run: Run) -> None:
+    id = run("create-layer", "-n", "a")[1].splitlines()[0]
+    assert run("create-layer", "-n", "a")[2] == f'that name is already in use\nhint: layer {id} is called "a"\n'
+    assert run("create-layer", "-i", id)[2] == f"that ID is already in use\nhint: layer {id} is there already\n"
+
+
 def test_what_is_wrong_with_the_store_is_said(run: Run) -> None:
-    assert run("-s", "nonsense", "layers")[:2] == (1, run("-s", "nonsense", "layers")[1])
-    assert run("-s", "nonsense", "layers")[1].startswith("error initializing: ")
+    status, out, _ = run("-s", "nonsense", "layers")
+    assert status == 1
+    assert out.startswith("error initializing: ")
 
 
 def test_a_bad_configuration_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
