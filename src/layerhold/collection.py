@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from layerhold.blocks import ExitStack
 from layerhold.errors import (
     BigDataFileUnknown,
     BigDataUnknown,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound="Item[Any]")
 else:
     R = T = None
+
+_Measured = ImageRecord | ContainerRecord  # records that have sizes and digests of their big data
 
 
 class Collection(Generic[R, T]):
@@ -330,10 +333,10 @@ class BigData(Generic[R]):
             raise InvalidBigDataName(f"can't set empty name for {self._collection.noun} big data item")
         big_data.check_key(key)
         digests = {} if digest is None else {key: _checked(digest if isinstance(digest, str) else digest(value))}
-        with (
-            self._item.changing() as (editor, record),
-            noted(self._collection.home(record), Intent(id=record.id, keys=(key,))),
-        ):
+        with ExitStack() as stack:
+            editor, record = stack.enter_context(self._item.changing())
+            if isinstance(record, _Measured):  # else the record says nothing of the file that a crash could make wrong
+                stack.enter_context(noted(self._collection.home(record), Intent(id=record.id, keys=(key,))))
             big_data.write(self._directory, key, value)
             self._item.record = with_data(record, {key: value}, digests)
             if self._item.record != record:
@@ -369,7 +372,7 @@ def with_data(record: R, data: Mapping[str, bytes], known: Mapping[str, str] = E
 
     names = (*record.big_data_names, *(key for key in data if key not in record.big_data_names))
     changes: dict[str, object] = {"big_data_names": names}
-    if isinstance(record, ImageRecord | ContainerRecord):
+    if isinstance(record, _Measured):
         sizes = {key: len(value) for key, value in data.items()}
         digests = {key: known.get(key) or str(sha256_of(value)) for key, value in data.items()}
         changes["big_data_sizes"] = {**record.big_data_sizes, **sizes}
