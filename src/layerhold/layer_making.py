@@ -192,6 +192,13 @@ def _filled(record: LayerRecord, applied: Applied) -> LayerRecord:
     )
 
 
+def unfilled(record: LayerRecord) -> LayerRecord:
+    """Give the record without what is known of a tar."""
+    return record.replace(
+        compressed_diff_digest="", compressed_size=0, diff_digest="", diff_size=0, compression=0, uids=(), gids=()
+    )
+
+
 def _same(one: LayerRecord, other: LayerRecord) -> bool:
     """Tell whether two records are of one layer, not of two that were given the same ID one after the other."""
     return (one.created, one.diff_digest, one.compressed_diff_digest) == (

@@ -196,17 +196,24 @@ class Layer(Item["LayerRecord"]):
     def apply(self, diff: Readable, *, expect: str | None = None, progress: Callback | None = None) -> None:
         """Unpack a tar stream over what the layer has, and keep its digests and its tar-split file as the layer's.
 
-        The layer changes as a whole or not at all; it is locked meanwhile. (A crash at the very end may leave the new
-        files with the digests that it had before, so mostly none.) `progress` is told of the copying of what it has,
-        then of the unpacking. Raises as `Layers.create` does.
+        The files change as a whole or not at all; the layer is locked meanwhile. A crash or an error in the moment of
+        the change leaves the old ones or the new ones without digests, as of a layer that came from no tar. `progress`
+        is told of the copying of what it has, then of the unpacking. Raises as `Layers.create` does.
         """
+        from layerhold.layer_making import unfilled
+
         owner = self._collection
         with ExitStack() as stack:
-            split = stack.enter_context(owner.files.aside.open()).place("split")
+            aside = stack.enter_context(owner.files.aside.open())
+            split = aside.place("split")
             editor, record = stack.enter_context(self.changing())
             build = stack.enter_context(owner.driver.rebuilding(self.id, progress))
             filled = owner.maker.fill(record, build.contents, diff, split, expect=expect, progress=progress)
             build.sync()
+            if record.diff_digest:
+                editor.put(unfilled(record))
+                editor.save()
+            aside.take(owner.files.split(self.id))
             build.publish()
             os.rename(split, owner.files.split(self.id))
             self.record = filled

@@ -59,10 +59,12 @@ OPERATIONS = {
     "take-id": f"store.images.create(layer={BASE!r}, id={THEIR_IMAGE!r}, names=['localhost/new:1'])",
     "repair": "store.repair(store.check())",
     "gc": "store.collect_garbage()",
+    "apply": "apply_over_leaf(store)",
+    "set-data": f"store.layers[{LEAF!r}].data.set('key', b'value')",
     "batch": "in_one_batch(store, tar)",
 }
 # What is killed in the tests, in which stores.
-PLAIN = (*tuple(OPERATIONS)[:6], "batch")
+PLAIN = (*tuple(OPERATIONS)[:6], "apply", "set-data", "batch")
 SWEPT = {
     **dict.fromkeys(DRIVERS, PLAIN),
     **dict.fromkeys(("vfs-copied", "overlay-copied"), ("create-mapped",)),
@@ -76,7 +78,7 @@ SWEPT = {
     "btrfs-limited": ("create-container", "delete-container"),
 }
 _START = (
-    "import sys; from tests.crash.scenarios import MAPS, image_data, in_one_batch, open_store\n"
+    "import sys; from tests.crash.scenarios import MAPS, apply_over_leaf, image_data, in_one_batch, open_store\n"
     "root, driver, tar = sys.argv[1:]; store = open_store(root, driver)\n"
 )
 
@@ -105,6 +107,11 @@ def in_one_batch(store: layerhold.Store, tar: str | Path) -> None:
 def driver_of(made: str) -> str:
     """Say which driver a store has."""
     return made.partition("-")[0]
+
+
+def apply_over_leaf(store: layerhold.Store) -> None:
+    """Change the content of all files of a layer."""
+    store.layers[LEAF].apply(io.BytesIO(layer_tar(2, content=7)))
 
 
 def open_store(folder: str | Path, made: str) -> layerhold.Store:
@@ -139,16 +146,20 @@ class Place(stores.Place):
         return [*super().flags, *images, *(["--transient-store"] if self.way == "transient" else [])]
 
 
-def layer_tar(number: int, files: int = 6) -> bytes:
-    """A small layer: a few files, a link, a directory of its own, and one name that each has."""
+def layer_tar(number: int, files: int = 6, content: int | None = None) -> bytes:
+    """A small layer: a few files, a link, a directory of its own, and one name that each has.
+
+    `content` is the number in the files, the layer's if it is not given.
+    """
+    content = number if content is None else content
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(inputs.entry(f"dir{number}", tarfile.DIRTYPE, 0o755))
         for file in range(files):
-            data = f"{number} {file}\n".encode() * (file + 1)
+            data = f"{content} {file}\n".encode() * (file + 1)
             tar.addfile(inputs.entry(f"dir{number}/file{file}", size=len(data)), io.BytesIO(data))
         tar.addfile(inputs.entry("link", tarfile.SYMTYPE, 0o777, linkname=f"dir{number}/file0"))
-        tar.addfile(inputs.entry("same", size=1), io.BytesIO(b"%d" % (number % 10)))
+        tar.addfile(inputs.entry("same", size=1), io.BytesIO(b"%d" % (content % 10)))
     return out.getvalue()
 
 
@@ -260,6 +271,9 @@ def again(place: Place, scenario: Scenario) -> None:
 def _we_look(place: Place, scenario: Scenario) -> None:
     with open_store(place.folder, place.made) as store:
         tars = {BASE: 1, LEAF: 2, NEW: 4, THEIRS: 6, **({} if place.way == "damaged" else {GOING: 3})}
+        if scenario.operation == "apply":
+            del tars[LEAF]
+            assert store.check(unreferenced_for=1e9).ok, "a layer is not what its record says"
         for layer in store.layers:
             if (number := tars.get(layer.id)) is not None:
                 with layer.diff(compression=0) as stream:
