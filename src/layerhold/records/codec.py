@@ -21,7 +21,7 @@ from layerhold.values import TypeVar, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     R = TypeVar("R", bound=Value)
@@ -138,8 +138,8 @@ def encode(record: Value) -> bytes:
     return to_json(values)
 
 
-def knows(kind: type[Value]) -> Callable[[dict[str, Any]], bool]:
-    """Give the test whether all keys of a JSON object are known, in their usual spelling."""
+def knows(kind: type[Value]) -> Callable[[Iterable[str]], bool]:
+    """Give the test whether all of some keys of JSON objects are known, in their usual spelling."""
     return _PLANS[kind].keys.issuperset
 
 

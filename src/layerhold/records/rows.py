@@ -84,7 +84,7 @@ class Rows:
         """The names, each with the ID of the last record that has it: a name moves to its new owner."""
         if self._names is None:
             index: dict[str, str] = {}
-            for id, row in self.shown():
+            for id, row in [(id, row) for id, row in self.shown() if row.json is None or "names" in row.json]:
                 for name in row.names():
                     if index.setdefault(name, id) != id:
                         index[name] = id
@@ -143,7 +143,7 @@ def read_rows(kind: type[Any], paths: Sequence[str]) -> Rows:
 def _read_file(rows: Rows, kind: type[Any], file: int, path: str) -> None:
     text = rows.texts[file] = read_bytes(path) or b""
     records = parse_array(text, path)
-    if not rows.by_id and all(map(knows(kind), records)):
+    if not rows.by_id and knows(kind)(set().union(*records)):
         found: dict[Any, Row] = {values.get("id"): Row(file, None, values) for values in records}
         if len(found) == len(records) and _TEXT.issuperset(map(type, found)):
             rows.by_id = found

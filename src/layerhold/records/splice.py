@@ -12,7 +12,7 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 _MOST_ENDS = 64  # places where an object that has objects in it may end
@@ -40,22 +40,30 @@ def spliced(text: bytes, changes: Sequence[Change]) -> bytes | None:
             if span is None:
                 return None
             edits.append((*span, change.new))
-    added = [change.new for change in changes if change.old is None and change.new is not None]
-    kept = b"".join(_pieces(text[:end], sorted(edits)))
-    if kept.endswith(b","):  # the last record went
-        kept = kept[:-1]
-    return b",".join([kept, *added] if len(kept) > 1 else [kept + added[0], *added[1:]] if added else [kept]) + b"]"
+    pieces = _kept(text, end, sorted(edits))
+    some = len(pieces) > 1 or text.find(b"{", 0, len(pieces[0])) > 0
+    for change in changes:
+        if change.old is None and change.new is not None:
+            pieces += [b",", change.new] if some else [change.new]
+            some = True
+    return b"".join([*pieces, b"]"])
 
 
-def _pieces(text: bytes, edits: Sequence[tuple[int, int, bytes | None]]) -> Iterator[bytes]:
-    """Give what stays and what is new, in order. With a record that goes, the comma behind it goes, too."""
+def _kept(text: bytes, end: int, edits: Sequence[tuple[int, int, bytes | None]]) -> list[bytes | memoryview]:
+    """Give what stays and what is new, in order, up to `end`; nothing is copied yet, and no piece is empty.
+
+    With a record that goes, the comma behind it goes, too, or that before it if it was the last.
+    """
+    whole = memoryview(text)
+    pieces: list[bytes | memoryview] = []
     at = 0
-    for start, end, new in edits:
-        yield text[at:start]
-        if new is not None:
-            yield new
-        at = end + 1 if new is None and text[end : end + 1] == b"," else end
-    yield text[at:]
+    for start, stop, new in edits:
+        pieces += [whole[at:start], b"" if new is None else new]
+        at = stop + 1 if new is None and text[stop : stop + 1] == b"," else stop
+    pieces = [piece for piece in (*pieces, whole[at:end]) if len(piece)]
+    if pieces[-1][-1:] == b",":
+        pieces[-1] = pieces[-1][:-1]
+    return pieces
 
 
 def _span(text: bytes, old: bytes | dict[str, Any]) -> tuple[int, int] | None:

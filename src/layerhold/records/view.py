@@ -123,11 +123,12 @@ class View(Generic[R]):
     def where(self, key: str, value: str) -> list[R]:
         """Give the records with the text `value` under `key` of the JSON, without making values of the others."""
         field = KEYS[self._kind][key].field
-        found = []
-        for _id, row in self.rows.shown():
-            has = getattr(row.value, field) if row.json is None else row.json.get(key) or ""
-            if has == value:
-                found.append(self._value(row))
+        matching = [
+            row
+            for _id, row in self.rows.shown()
+            if (getattr(row.value, field) if row.json is None else row.json.get(key) or "") == value
+        ]
+        found = [self._value(row) for row in matching]
         for other in self.others:
             found += other.where(key, value)
         return found
