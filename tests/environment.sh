@@ -36,6 +36,8 @@ make_environment() {
     echo "Making $directory with $found" >&2
     rm -rf "$directory"
     "$found" -m venv "$directory"
+    # The one that comes with Python 3.11 writes start scripts that load `re`: 4 ms more for each command.
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25' || :
     "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
     touch "$directory/.made"
 }
