@@ -53,7 +53,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 STRANGERS = {("archive", "records"), ("records", "archive")}
 
 # Each of these third-party modules is imported in one module only, which has a fallback or a clear error for it.
-WHEELS = ("isal", "fastcrc", "pybase64", "backports", "rich")
+WHEELS = ("isal", "fastcrc", "backports", "rich")
 
 # What no start of the command may load: slow to import, and a listing needs none of it.
 HEAVY = frozenset(

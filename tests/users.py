@@ -17,7 +17,7 @@ from tests import programs, stores
 
 NAME = "layerhold-test"
 SYSTEM_PYTHON = "/usr/bin/python3"
-WHEELS = ("isal", "fastcrc", "pybase64", "backports")
+WHEELS = ("isal", "fastcrc", "backports")
 
 
 class OrdinaryUser:

@@ -13,9 +13,6 @@ stand in a segment: then the file line has no size.
 `SplitWriter` makes the lines, `split_file` a file of them, `assemble` puts a tar together. The last trusts nothing:
 lines in order and of bounded length, known types, ordinary files of the size and checksum that were noted. A file that
 lacks its last lines shows nothing of that: the caller compares size and digest of the whole with the layer's record.
-
-With many small files a third of the time went to base64; `pybase64` is three times as fast at it, and `binascii` does
-without it.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
-from functools import partial
 from stat import S_ISREG
 
 from layerhold.archive.behind import Behind
@@ -57,19 +53,6 @@ _ESCAPES = str.maketrans(
 )
 
 
-def _base64_by_the_wheel() -> tuple[Callable[..., bytes], Callable[..., bytes]] | None:
-    try:
-        from pybase64 import b64decode, b64encode
-    except ImportError:
-        return None
-    return b64encode, partial(b64decode, validate=True)
-
-
-# To base64, and back: strictly, no sign that is not base64's own, none too many and none missing.
-_STANDARD = partial(b2a_base64, newline=False), partial(a2b_base64, strict_mode=True)
-_encode, _decode = _base64_by_the_wheel() or _STANDARD
-
-
 class SplitWriter:
     """Takes a tar stream's raw bytes and files in their order, and gives lines, many at once, to `write`."""
 
@@ -97,7 +80,7 @@ class SplitWriter:
         if size:
             if crc is None:
                 raise ValueError("a file with content has a checksum")
-            payload = _encode(crc.to_bytes(8, "big"))
+            payload = b2a_base64(crc.to_bytes(8, "big"), newline=False)
             line = b'{"type":1,%b"size":%d,"payload":"%b","position":%d}\n' % (named, size, payload, self._position)
         else:
             line = b'{"type":1,%b"payload":null,"position":%d}\n' % (named, self._position)
@@ -119,7 +102,7 @@ class SplitWriter:
         data: bytes | memoryview = raw[0] if len(raw) == 1 else b"".join(raw)
         start = 0
         while len(data) - start >= at_least:
-            payload = _encode(data[start : start + _SEGMENT_LIMIT])
+            payload = b2a_base64(data[start : start + _SEGMENT_LIMIT], newline=False)
             # Not put together: joining the lines copies the payload anyway.
             self._lines += (b'{"type":2,"payload":"', payload, b'","position":%d}\n' % self._position)
             self._lines_size += len(payload)
@@ -335,7 +318,7 @@ def _name(record: dict[str, object], position: int) -> bytes:
 
 def _base64(text: bytes, position: int) -> bytes:
     try:
-        return _decode(text) if text else b""
+        return a2b_base64(text, strict_mode=True) if text else b""
     except Base64Error as error:
         raise _damaged(position, "payload is no base64") from error
 
@@ -350,7 +333,7 @@ def _named(name: bytes) -> bytes:
     try:
         text = name.decode()
     except UnicodeDecodeError:
-        return b'"name_raw":"%b",' % _encode(name)
+        return b'"name_raw":"%b",' % b2a_base64(name, newline=False)
     return b'"name":"%b",' % text.translate(_ESCAPES).encode()
 
 

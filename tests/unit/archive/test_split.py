@@ -3,13 +3,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from layerhold.archive import split
 from layerhold.archive.split import SplitWriter, assemble, split_file
 from layerhold.digests import crc64
 from layerhold.errors import DamagedLayer
@@ -17,20 +15,6 @@ from tests import stores
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(autouse=True, params=["with the wheel", "without"])
-def base64(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Base64 by each of the two ways."""
-    if request.param == "without":
-        monkeypatch.setitem(sys.modules, "pybase64", None)
-    found = split._base64_by_the_wheel()
-    assert found is None or request.param == "with the wheel"
-    if found is None and request.param == "with the wheel":
-        pytest.skip("pybase64 is not installed")
-    encode, decode = found or split._STANDARD
-    monkeypatch.setattr(split, "_encode", encode)
-    monkeypatch.setattr(split, "_decode", decode)
 
 
 def lines_of(*calls: tuple[Any, ...]) -> bytes:
