@@ -5,7 +5,8 @@
 #   environment.sh make DIR VERSION EXTRA  an environment in DIR with the project and what EXTRA (of pyproject.toml;
 #                                          "test" if not given) needs; VERSION may be "any"
 #
-# An interpreter counts when it starts, is 3.11 to 3.13 and can make environments. `python3` of PATH comes first.
+# An interpreter counts when it starts, is 3.11 to 3.13 and can make environments. `python3` of PATH comes first, unless it
+# is that of an environment which was made here, and may be about to be made anew.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,7 @@ pythons() {
     for candidate in python3 python3.11 python3.12 python3.13 /usr/bin/python3 /usr/local/bin/python3 \
         "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-3].*/bin/python3; do
         path=$(command -v "$candidate" 2>/dev/null) || continue
+        case $path in "$PWD"/.venv*) continue ;; esac
         version=$("$path" -I -c "$usable" 2>/dev/null) || continue
         case $seen in *" $version "*) continue ;; esac
         seen="$seen$version "
