@@ -201,6 +201,9 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 # -- containers-storage
 
+# What our command is called by, so that it takes the name, and so the ways, of Go's program.
+OURS_AS_GO = "import sys; sys.argv[0] = 'containers-storage'; from layerhold.cli.main import run; sys.exit(run())"
+
 
 @functools.cache
 def storage(version: str = NEWEST) -> str:

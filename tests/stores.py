@@ -183,6 +183,16 @@ def differences(one: dict[bytes, Row], other: dict[bytes, Row], *, ignore: Seque
     return found
 
 
+def nested(at: int, depth: int, name: str = "long-name") -> int:
+    """Make directories one in the other in the directory `at`, which is closed; give the descriptor of the last."""
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    return at
+
+
 def gnu_extract(tar: Path, into: Path) -> Path:
     """A tar as GNU tar unpacks it: what an extraction has to equal."""
     into.mkdir(parents=True, exist_ok=True)

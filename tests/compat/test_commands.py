@@ -33,11 +33,7 @@ COMMANDS = {command.names[0]: command for command in table.COMMANDS}
 DRIVERS = ("vfs", "overlay")
 # Where Go has another answer on btrfs: see test_btrfs.py.
 NOT_ON_BTRFS = ("dedup", "status")
-_OURS = (
-    "-I",
-    "-c",
-    "import sys; sys.argv[0] = 'containers-storage'; from layerhold.cli.main import run; sys.exit(run())",
-)
+_OURS = ("-I", "-c", programs.OURS_AS_GO)
 
 
 # What Go prints in any order.

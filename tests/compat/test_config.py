@@ -22,7 +22,6 @@ from tests.users import OrdinaryUser, a_user
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
 SHARE, ETC = "/usr/share/containers", "/etc/containers"
-CALL = "import sys; sys.argv[0] = 'containers-storage'; from layerhold.cli.main import run; sys.exit(run())"
 BIND = f'mount --bind "$1" {SHARE} && mount --bind "$2" {ETC} && shift 2 && exec "$@"'
 
 EVERY_KEY = """\
@@ -224,7 +223,7 @@ class Caller:
         store = ["-g", f"{self.home}/g", "-R", f"{self.home}/r", "-s", "vfs"]
         python = self.user.python if self.user else sys.executable
         as_user = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"] if self.user else []
-        ours = [python, "-c", CALL, *store, "config"]
+        ours = [python, "-c", programs.OURS_AS_GO, *store, "config"]
         go = [str(self.go), *(["--unshare=false"] if self.user else []), *store, "config"]
         code = self.user.code if self.user else Path(__file__).resolve().parents[2] / "src"
         env = {"HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(code), "TMPDIR": str(self.home)}

@@ -430,7 +430,7 @@ def test_a_system_file_with_the_roots_of_root_is_passed_over() -> None:
         answers = [
             subprocess.run([*bind, *become, *words], check=False, capture_output=True, text=True, env=env, cwd="/")
             for words in (
-                [user.python, "-c", test_config.CALL, "layers"],
+                [user.python, "-c", programs.OURS_AS_GO, "layers"],
                 [str(folder / "containers-storage"), "--unshare=false", "layers"],
             )
         ]

@@ -50,8 +50,7 @@ def ranges(user: OrdinaryUser) -> list[int]:
 
 
 def ours(user: OrdinaryUser) -> list[str]:
-    start = "import sys; sys.argv[0] = 'containers-storage'; from layerhold.cli.main import run; sys.exit(run())"
-    return [user.python, "-c", start]
+    return [user.python, "-c", programs.OURS_AS_GO]
 
 
 def store(user: OrdinaryUser, name: str) -> list[str]:

@@ -227,12 +227,7 @@ def overlay(folder: Path) -> Iterator[Path]:
 @pytest.mark.root
 @ROOT
 def test_trees_deeper_than_a_path(tmp_path: Path) -> None:
-    at = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(600):
-        os.mkdir("long-name", dir_fd=at)
-        below = os.open("long-name", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
+    at = stores.nested(os.open(tmp_path, os.O_RDONLY), 600)
     try:
         for name in ("one", "two"):
             os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=at))
@@ -241,9 +236,8 @@ def test_trees_deeper_than_a_path(tmp_path: Path) -> None:
         assert change_owners(str(tmp_path), None, FIRST, workers=2).changes == 603
         assert descriptors() == before
         assert os.stat("two", dir_fd=at).st_uid == os.stat("linked", dir_fd=at).st_uid == 100000
-    finally:  # pytest's own clearing up does not reach the end of a deep tree
+    finally:
         os.close(at)
-        subprocess.run(["rm", "-rf", tmp_path / "long-name"], check=True)
 
 
 def descriptors() -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from layerhold.tree import root as module
 from layerhold.tree.root import Root
+from tests import stores
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -176,13 +177,7 @@ def test_prune_works_through_a_link(root: Root) -> None:
 
 
 def test_a_tree_deeper_than_python_recurses_can_be_removed(root: Root) -> None:
-    at = root.open_directory(b"")
-    for _ in range(1500):
-        os.mkdir(b"d", dir_fd=at)
-        below = os.open(b"d", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
+    os.close(stores.nested(root.open_directory(b""), 1500, "d"))
     assert root.remove(b"d")
     assert root.is_empty()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,22 +25,13 @@ def test_each_before_those_in_it_in_order(tmp_path: Path) -> None:
 
 
 def test_deeper_than_paths_and_descriptors(tmp_path: Path) -> None:
-    at = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("long-name", dir_fd=at)
-        below = os.open("long-name", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
+    os.close(stores.nested(os.open(tmp_path, os.O_RDONLY), 1500))
     before = len(stores.descriptors())
     most = count = 0
-    try:
-        for directory in directories(str(tmp_path)):
-            count += 1
-            assert os.fstat(directory.fd).st_ino == directory.info.st_ino
-            most = max(most, len(os.listdir("/proc/self/fd")) - before)
-    finally:  # pytest's own clearing up does not reach the end of a deep tree
-        subprocess.run(["rm", "-rf", tmp_path / "long-name"], check=True)
+    for directory in directories(str(tmp_path)):
+        count += 1
+        assert os.fstat(directory.fd).st_ino == directory.info.st_ino
+        most = max(most, len(os.listdir("/proc/self/fd")) - before)
     assert count == 1501
     assert most < 150
     assert len(stores.descriptors()) == before
