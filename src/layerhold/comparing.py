@@ -2,12 +2,14 @@
 
 The layer that is compared with is the parent, unless another one is named; a name that is not known stands for the
 parent, as in the Go library, and if there is none for itself (then the driver says that it has no files of it). Drivers
-give the changes alone where they can (`Contents.lowers`), else both trees whole. The caller holds the layers' lock.
+give the changes alone where they can (`Contents.lowers`), else both trees whole: mounted, or to be read from several
+directories at once (`Contents.united`). The caller holds the layers' lock.
 """
 
 from __future__ import annotations
 
 from layerhold.blocks import ExitStack
+from layerhold.drivers.base import ERASE
 from layerhold.errors import DamagedLayer
 from layerhold.progress import Meter
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from layerhold.archive.changes import Change, Maps
+    from layerhold.archive.united import United
     from layerhold.drivers.base import Contents, Driver
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback
@@ -63,14 +66,14 @@ class Comparison:
         from layerhold.archive import changes
 
         base, contents = self._open()
-        return list(changes.between(base, contents.path, maps=self._maps, meter=meter, **_how(contents)))
+        return list(changes.between(base, tree_of(contents), maps=self._maps, meter=meter, **_how(contents)))
 
     def size(self, meter: Meter | None = None) -> int:
         """Count the bytes of the files that differ. Raises as `changes` does."""
         from layerhold.archive import changes
 
         base, contents = self._open()
-        return changes.diff_size(base, contents.path, maps=self._maps, meter=meter, **_how(contents))
+        return changes.diff_size(base, tree_of(contents), maps=self._maps, meter=meter, **_how(contents))
 
     def tar(self, progress: Callback | None = None) -> Iterator[bytes]:
         """Write what differs as a tar, anew from the files. Raises as `changes` does, and StorageError."""
@@ -79,8 +82,9 @@ class Comparison:
         base, contents = self._open()
         meter = None if progress is None else Meter(progress, "comparing")
         how = _how(contents)
-        found = None if base is None else changes.between(base, contents.path, maps=self._maps, meter=meter, **how)
-        return export.tar(contents.path, changes=found, mappings=self._record.mappings, **how)
+        tree = tree_of(contents)
+        found = None if base is None else changes.between(base, tree, maps=self._maps, meter=meter, **how)
+        return export.tar(tree, changes=found, mappings=self._record.mappings, **how)
 
     def original(self, split: str) -> Iterator[bytes]:
         """Put the tar together that came in, by its tar-split file. Raises DamagedLayer, OSError."""
@@ -91,13 +95,13 @@ class Comparison:
         root = self._stack.enter_context(Root(own.path))
         return _counted(assemble(split, root.open_file), self._record)
 
-    def _open(self) -> tuple[str | None, Contents]:
+    def _open(self) -> tuple[str | United | None, Contents]:
         """Open the tree to compare with (None if it is not needed), and what is compared with it."""
         enter = self._stack.enter_context
         contents = enter(self._driver.contents(self._record.id, against=self._other, mappings=self._at_mount))
-        if self._other is None or contents.lowers is not None:
+        if self._other is None or (contents.lowers is not None and not contents.united):
             return None, contents
-        return enter(self._driver.contents(self._other, against=None)).path, contents
+        return tree_of(enter(self._driver.contents(self._other, against=None))), contents
 
 
 def at_mount(layers: View[LayerRecord], record: LayerRecord) -> IdMappings | None:
@@ -106,7 +110,19 @@ def at_mount(layers: View[LayerRecord], record: LayerRecord) -> IdMappings | Non
     return record.mappings if parent is not None and parent.mappings is None else None
 
 
+def tree_of(contents: Contents) -> str | United:
+    """Give the tree that `contents` are: a directory, or several that are one tree together."""
+    if not contents.united:
+        return contents.path
+    from layerhold.archive.united import United
+    from layerhold.archive.whiteouts import marks
+
+    return United((contents.path, *(contents.lowers or ())), marks(contents.deletions, contents.xattr_prefix))
+
+
 def _how(contents: Contents) -> How:
+    if contents.united:
+        return {"deletions": ERASE, "lowers": None, "xattr_prefix": contents.xattr_prefix}
     return {"deletions": contents.deletions, "lowers": contents.lowers, "xattr_prefix": contents.xattr_prefix}
 
 

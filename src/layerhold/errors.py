@@ -301,6 +301,12 @@ class DriverError(StorageError):
     """The storage driver cannot do what was asked."""
 
 
+class DriverReadOnly(DriverError, ReadOnlyStore):
+    """The driver of this store can only read."""
+
+    sentence = ""
+
+
 class DriverNotSupported(DriverError):  # noqa: D101
     sentence = "driver not supported"
 

@@ -22,9 +22,10 @@ from layerhold.archive.entry import clean
 from layerhold.archive.expected import Expected
 from layerhold.archive.split import assemble
 from layerhold.archive.tar import TarReader
+from layerhold.archive.united import opened
 from layerhold.archive.whiteouts import OVERLAY_MARKS
 from layerhold.blocks import ExitStack
-from layerhold.comparing import Comparison
+from layerhold.comparing import Comparison, tree_of
 from layerhold.damage import CONTENT, MISSING, MODIFIED, MOUNT, Problem, named
 from layerhold.digests import Digest
 from layerhold.errors import BadArchive, DamagedLayer, InvalidDigest, StorageError
@@ -54,9 +55,10 @@ class LayerCheck:
         self._store = store
         self._driver = store.driver
         self._overlay = store.driver.name == "overlay"
+        aufs = store.driver.name == "aufs"
         self._scope = scope
         self._layers = layers
-        self._tree = Expected(whole=not self._overlay)
+        self._tree = Expected(whole=not (self._overlay or aufs), aufs=aufs)
         self._known: set[str] = set()  # the layers on the way down from here that the expected tree has
 
     def run(self) -> Iterator[tuple[str, list[Problem]]]:
@@ -167,7 +169,7 @@ class LayerCheck:
         with ExitStack() as stack:
             try:
                 contents = stack.enter_context(self._driver.contents(layer.id, against=None))
-                root = stack.enter_context(Root(contents.path))
+                root = stack.enter_context(opened(tree_of(contents)))
             except (StorageError, OSError) as error:
                 yield str(error), MOUNT
                 return

@@ -2,7 +2,7 @@
 
 Three cases, told apart by what a driver gives (drivers/base.py: Contents):
 
-- one overlay layer over its lowers (`lowers` is not None): what is in it is a change. A 0/0 device deletes, an opaque
+- one layer over its lowers (`lowers` is not None): what is in it is a change. A mark (whiteouts.py) deletes, an opaque
   directory that hides one below deletes that one, a name that a lower has is modified, any other added.
 - two whole trees (`base` is given): walked side by side; what has the same device and inode in both is skipped with all
   below it. Compared are type and mode, owner, device number, size and time (of directories the time alone), the target
@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 
-from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key
+from layerhold.archive.united import opened
+from layerhold.archive.whiteouts import ERASE, marks
 from layerhold.blocks import ExitStack
 from layerhold.errors import StorageError
 from layerhold.progress import counted
@@ -34,11 +34,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from layerhold.archive.united import Tree, United
+    from layerhold.archive.whiteouts import Marks
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Meter
+    from layerhold.tree.root import Name
 
     Maps = tuple[IdMappings | None, IdMappings | None]
-    Name = tuple[bytes, bool, bool]
     Found = tuple[bytes, int, bool]
 
 MODIFY, ADD, DELETE = 0, 1, 2
@@ -66,8 +68,8 @@ class Change:
 
 
 def between(
-    base: str | None,
-    path: str,
+    base: str | United | None,
+    path: str | United,
     *,
     deletions: str,
     lowers: Sequence[str] | None,
@@ -81,22 +83,23 @@ def between(
     counts the names that are looked at.
     """
     with ExitStack() as stack:
-        new = stack.enter_context(Root(path))
-        if lowers is not None and deletions == OVERLAY_MARKS:
+        new = stack.enter_context(opened(path))
+        if isinstance(new, Root) and lowers is not None and deletions != ERASE:
             below = [stack.enter_context(Root(lower)) for lower in lowers]
-            listed = _with_parents(_Layer(new, below, opaque_key(xattr_prefix)).changes(meter), also_modified=False)
+            layer = _Layer(new, below, marks(deletions, xattr_prefix))
+            listed = _with_parents(layer.changes(meter), also_modified=False)
         elif base is None:
             listed = _with_parents(_everything(new, meter), also_modified=False)
         else:
-            found = _compared(stack.enter_context(Root(base)), new, maps, meter)
+            found = compared(stack.enter_context(opened(base)), new, maps, meter)
             listed = iter(sorted(_with_parents(found, also_modified=True)))
         for name, kind in listed:
             yield Change(b"/" + name, kind)
 
 
 def diff_size(
-    base: str | None,
-    path: str,
+    base: str | United | None,
+    path: str | United,
     *,
     deletions: str,
     lowers: Sequence[str] | None,
@@ -107,7 +110,7 @@ def diff_size(
     """Count the bytes of the files (no directories) that were added or modified, each inode once."""
     total = 0
     seen: set[tuple[int, int]] = set()
-    with Root(path) as root:
+    with opened(path) as root:
         for change in between(
             base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix, maps=maps, meter=meter
         ):
@@ -122,45 +125,22 @@ def diff_size(
     return total
 
 
-def hides_below(root: Root, lowers: Sequence[Root], opaque: bytes) -> Callable[[bytes], bool]:
-    """Give the test whether a directory of an overlay layer is opaque and there is something below that it hides."""
-    return _Layer(root, lowers, opaque).hides_below
+def hides_below(root: Root, lowers: Sequence[Root], of_layer: Marks) -> Callable[[bytes], bool]:
+    """Give the test whether a directory of a layer is opaque and there is something below that it hides."""
+    return _Layer(root, lowers, of_layer).hides_below
 
 
-def walk(root: Root) -> Iterator[Name]:
+def walk(root: Tree) -> Iterator[Name]:
     """Go through a tree, each directory before what is in it."""
-    stack = [iter(listing(root, b""))]
+    stack = [iter(root.listing(b""))]
     while stack:
         for name in stack[-1]:
             yield name
             if name[1]:
-                stack.append(iter(listing(root, name[0])))
+                stack.append(iter(root.listing(name[0])))
                 break
         else:
             stack.pop()
-
-
-def listing(root: Root, directory: bytes) -> list[Name]:
-    """Give what is in `directory`, by the bytes of the names.
-
-    Of each: its path from the tree's root, whether it is a directory, and whether it is neither that nor a regular file
-    or a link. The kernel tells so much without being asked for each.
-    """
-    above = directory + b"/" if directory else b""
-    encoding = sys.getfilesystemencoding()
-    found = []
-    fd = root.open_directory(directory)
-    try:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                path = above + entry.name.encode(encoding, "surrogateescape")
-                is_directory = entry.is_dir(follow_symlinks=False)
-                is_special = not (is_directory or entry.is_file(follow_symlinks=False) or entry.is_symlink())
-                found.append((path, is_directory, is_special))
-    finally:
-        os.close(fd)
-    found.sort()
-    return found
 
 
 def _with_parents(found: Iterator[Found], *, also_modified: bool) -> Iterator[tuple[bytes, int]]:
@@ -189,31 +169,33 @@ def _above(directory: bytes) -> list[bytes]:
     return [b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
-def _everything(root: Root, meter: Meter | None) -> Iterator[Found]:
+def _everything(root: Tree, meter: Meter | None) -> Iterator[Found]:
     for path, is_directory, _ in counted(walk(root), meter):
         yield path, ADD, is_directory
 
 
 class _Layer:
-    """One overlay layer and what is below it."""
+    """One layer and what is below it."""
 
-    def __init__(self, root: Root, lowers: Sequence[Root], opaque: bytes) -> None:
+    def __init__(self, root: Root, lowers: Sequence[Root], of_layer: Marks) -> None:
         self._root = root
-        self._opaque = opaque
+        self._marks = of_layer
         # For each directory on the way: the lowers in which it is to be seen, nearest first.
         self._visible: dict[bytes, Sequence[Root]] = {b"": lowers}
 
     def changes(self, meter: Meter | None) -> Iterator[Found]:
         for path, is_directory, is_special in counted(walk(self._root), meter):
-            kind = DELETE if is_special and is_hidden(self._root.lstat(path)) else self._kind(path, is_directory)
-            if kind is not None:
+            hidden = self._marks.hidden_by(self._root, path, is_special)
+            if hidden:
+                yield hidden, DELETE, False
+            elif hidden is None and (kind := self._kind(path, is_directory)) is not None:
                 yield path, kind, is_directory
 
     def hides_below(self, path: bytes) -> bool:
         """Tell whether the directory `path` is opaque and there is something below that it hides."""
         directory = path.rpartition(b"/")[0]
         lowers = self._seen_from(directory)
-        return self._is_opaque(self._root, path) and self._first(path, lowers) is not None
+        return self._marks.is_opaque(self._root, path) and self._first(path, lowers) is not None
 
     def _kind(self, path: bytes, is_directory: bool) -> int | None:
         lowers = self._seen_from(path.rpartition(b"/")[0])
@@ -223,7 +205,7 @@ class _Layer:
             return ADD
         below = self._first(path, lowers)
         if is_directory:
-            opaque = self._is_opaque(self._root, path)
+            opaque = self._marks.is_opaque(self._root, path)
             self._visible[path] = () if opaque else self._visible_in(path, lowers)
             if opaque and below is not None:
                 return DELETE
@@ -237,7 +219,7 @@ class _Layer:
         found = self._visible.get(directory)
         if found is None:
             above = self._seen_from(directory.rpartition(b"/")[0])
-            opaque = self._is_opaque(self._root, directory)
+            opaque = self._marks.is_opaque(self._root, directory)
             found = self._visible[directory] = () if opaque else self._visible_in(directory, above)
         return found
 
@@ -245,8 +227,10 @@ class _Layer:
         """Look for `path` from the nearest lower on; a whiteout says that there is none."""
         for lower in lowers:
             info = _lstat(lower, path)
+            if self._marks.is_gone(lower, path, info):
+                return None
             if info is not None:
-                return None if is_hidden(info) else info
+                return info
         return None
 
     def _visible_in(self, path: bytes, lowers: Sequence[Root]) -> Sequence[Root]:
@@ -254,21 +238,23 @@ class _Layer:
         found = []
         for lower in lowers:
             info = _lstat(lower, path)
+            if self._marks.is_gone(lower, path, info):
+                break
             if info is None:
                 continue
             if not stat.S_ISDIR(info.st_mode):
                 break
             found.append(lower)
-            if self._is_opaque(lower, path):
+            if self._marks.is_opaque(lower, path):
                 break
         return found
 
-    def _is_opaque(self, root: Root, path: bytes) -> bool:
-        return root.xattrs(path, self._opaque.__eq__).get(self._opaque) == b"y"
 
+def compared(old: Tree, new: Tree, maps: Maps | None, meter: Meter | None) -> Iterator[Found]:
+    """Walk two whole trees side by side: each path that differs, how, and whether it is a directory now.
 
-def _compared(old: Root, new: Root, maps: Maps | None, meter: Meter | None) -> Iterator[Found]:
-    """Walk two whole trees side by side. An ordinary user's copies are his own, so owners say nothing there."""
+    An ordinary user's copies are his own, so owners say nothing there.
+    """
     ordinary = os.geteuid() != 0
     stack = [counted(_paired(old, new, b""), meter)]
     while stack:
@@ -293,10 +279,10 @@ def _compared(old: Root, new: Root, maps: Maps | None, meter: Meter | None) -> I
             stack.pop()
 
 
-def _paired(old: Root | None, new: Root, directory: bytes) -> Iterator[tuple[bytes, Name | None, Name | None]]:
+def _paired(old: Tree | None, new: Tree, directory: bytes) -> Iterator[tuple[bytes, Name | None, Name | None]]:
     """Give the names of a directory in both trees, in one order."""
-    before = {name[0]: name for name in listing(old, directory)} if old is not None else {}
-    after = {name[0]: name for name in listing(new, directory)}
+    before = {name[0]: name for name in old.listing(directory)} if old is not None else {}
+    after = {name[0]: name for name in new.listing(directory)}
     return iter([(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())])
 
 
@@ -315,7 +301,7 @@ def _inside(mappings: IdMappings | None, info: os.stat_result) -> tuple[int, int
         return owner
 
 
-def _differ(old: Root, new: Root, path: bytes, one: os.stat_result, other: os.stat_result) -> bool:
+def _differ(old: Tree, new: Tree, path: bytes, one: os.stat_result, other: os.stat_result) -> bool:
     if (one.st_mode, one.st_rdev) != (other.st_mode, other.st_rdev):
         return True
     if not _same_time(one.st_mtime_ns, other.st_mtime_ns):

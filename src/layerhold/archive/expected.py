@@ -24,7 +24,8 @@ from contextlib import suppress
 from functools import partial
 
 from layerhold.archive.entry import clean
-from layerhold.archive.whiteouts import META_PREFIX, OPAQUE_NAME, PREFIX, is_hidden, is_mark, join
+from layerhold.archive.united import United
+from layerhold.archive.whiteouts import OPAQUE_NAME, PREFIX, is_hidden, is_mark, is_of_aufs, join
 from layerhold.errors import StorageError
 from layerhold.progress import counted
 
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from layerhold.archive.entry import Entry
+    from layerhold.archive.united import Tree
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Meter
-    from layerhold.tree.root import Root
 
     Look = tuple[int, int, int, int, int, int]
 
@@ -84,11 +85,13 @@ class Expected:
     """The expected tree.
 
     With `whole` each layer was unpacked over all that is below it, and so entries went through the links there (vfs);
-    else each was unpacked by itself, and the kernel shows one over the other (overlay).
+    else each was unpacked by itself, and the kernel shows one over the other (overlay). Names that are AUFS's own are
+    no part of the tree where it is whole, or that of an AUFS store.
     """
 
-    def __init__(self, *, whole: bool) -> None:
+    def __init__(self, *, whole: bool, aufs: bool = False) -> None:
         self._whole = whole
+        self._without_names_of_aufs = whole or aufs
         self._root = _Node((_DIRECTORY, 0, 0, 0, 0, 0), 0, loose=_ALL)
         self._layer = 0
         self._journal: list[list[Callable[[], object]]] = []  # what takes back the changes of each layer
@@ -114,7 +117,7 @@ class Expected:
         if entry.kind == b"g" or not path:
             return
         if PREFIX in path:
-            if self._whole and path.startswith(META_PREFIX) and path != OPAQUE_NAME:
+            if self._without_names_of_aufs and is_of_aufs(path):
                 return
             if is_mark(path):
                 self._hide(path)
@@ -229,7 +232,7 @@ class Expected:
 
     def differences(
         self,
-        root: Root,
+        root: Tree,
         *,
         marks: bool = False,
         mappings: IdMappings | None = None,
@@ -252,7 +255,7 @@ class _Comparison:
     """One comparison on its way: the directories that are left, and what was found, with the paths that it is about."""
 
     def __init__(
-        self, root: Root, marks: bool, mappings: IdMappings | None, skipped: frozenset[int], meter: Meter | None
+        self, root: Tree, marks: bool, mappings: IdMappings | None, skipped: frozenset[int], meter: Meter | None
     ) -> None:
         self._root = root
         self._meter = meter
@@ -334,7 +337,11 @@ def _missing(path: bytes, top: _Node) -> Iterator[tuple[bytes, str]]:
             yield here, f"-{_spelled(here, node.children is not None)}"
 
 
-def _listing(root: Root, directory: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+def _listing(root: Tree, directory: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    if isinstance(root, United):
+        for path, _is_directory, _is_special in root.listing(directory):
+            yield path.rpartition(b"/")[2], root.lstat(path)
+        return
     fd = root.open_directory(directory)
     try:
         with os.scandir(fd) as entries:

@@ -6,7 +6,7 @@ times cut to whole seconds. A file whose inode was seen before is a hard link to
 Two zero blocks end it.
 
 What is gone becomes a whiteout entry. In an overlay layer it is a 0/0 device; the whiteout gets its owner and time. An
-opaque directory that hides something is followed by its `.wh..wh..opq`.
+opaque directory that hides something is followed by its `.wh..wh..opq`. An AUFS layer has such files itself.
 
 Where Go's programs log a line and leave a file out, this raises: a file that cannot be read, an owner that the maps of
 its layer do not cover, an attribute that no PAX record can name. So it does if a file changes its size meanwhile.
@@ -21,7 +21,16 @@ from contextlib import ExitStack, suppress
 from functools import lru_cache
 
 from layerhold.archive.changes import DELETE, hides_below, walk
-from layerhold.archive.whiteouts import OVERLAY_MARKS, is_hidden, opaque_key, opaque_of, whiteout_of
+from layerhold.archive.united import opened
+from layerhold.archive.whiteouts import (
+    AUFS_MARKS,
+    OVERLAY_MARKS,
+    is_hidden,
+    is_of_aufs,
+    marks,
+    opaque_of,
+    whiteout_of,
+)
 from layerhold.errors import DamagedLayer, StorageError
 from layerhold.tree.root import Root
 
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from layerhold.archive.changes import Change
+    from layerhold.archive.united import Tree, United
     from layerhold.ids.mappings import IdMappings
 
 BLOCK = 512
@@ -49,7 +59,7 @@ _LARGEST_ID, _LARGEST_SIZE, _LARGEST_TIME = 0o7777777, 0o77777777777, 0o77777777
 
 
 def tar(
-    path: str,
+    path: str | United,
     *,
     changes: Iterable[Change] | None,
     deletions: str,
@@ -64,15 +74,15 @@ def tar(
     # Looking for changes may give an ordinary user rights on directories for a while: their modes are to be true again.
     listed = None if changes is None else list(changes)
     with ExitStack() as stack:
-        root = stack.enter_context(Root(path))
+        root = stack.enter_context(opened(path))
         writer = _Writer(root, mappings)
         if listed is not None:
             entries = _changed(writer, listed)
-        elif deletions == OVERLAY_MARKS:
+        elif deletions == OVERLAY_MARKS and isinstance(root, Root):
             below = [stack.enter_context(Root(lower)) for lower in lowers or ()]
-            entries = _layer(writer, hides_below(root, below, opaque_key(xattr_prefix)))
+            entries = _layer(writer, hides_below(root, below, marks(deletions, xattr_prefix)))
         else:
-            entries = _tree(writer)
+            entries = _tree(writer, passed_over=is_of_aufs if deletions == AUFS_MARKS else None)
         yield from _gathered(entries)
         yield _END
 
@@ -95,9 +105,10 @@ def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
-def _tree(writer: _Writer) -> Iterator[bytes]:
+def _tree(writer: _Writer, passed_over: Callable[[bytes], bool] | None) -> Iterator[bytes]:
     for path, _, _ in walk(writer.root):
-        yield from writer.file(path, writer.root.lstat(path))
+        if passed_over is None or not passed_over(path):
+            yield from writer.file(path, writer.root.lstat(path))
 
 
 def _changed(writer: _Writer, changes: Iterable[Change]) -> Iterator[bytes]:
@@ -123,7 +134,7 @@ def _layer(writer: _Writer, hides: Callable[[bytes], bool]) -> Iterator[bytes]:
 class _Writer:
     """Entries for the files below `root`."""
 
-    def __init__(self, root: Root, mappings: IdMappings | None) -> None:
+    def __init__(self, root: Tree, mappings: IdMappings | None) -> None:
         self.root = root
         self._mappings = mappings
         self._first_names: dict[tuple[int, int], bytes] = {}

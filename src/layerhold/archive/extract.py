@@ -33,7 +33,6 @@ from layerhold.archive.entry import clean, climbs
 from layerhold.archive.refusals import explained, not_permitted, refused, unowned
 from layerhold.archive.whiteouts import (
     ERASE,
-    META_PREFIX,
     NO_DELETIONS,
     OPAQUE_NAME,
     OVERLAY_MARKS,
@@ -41,6 +40,7 @@ from layerhold.archive.whiteouts import (
     Erase,
     OverlayMarks,
     is_mark,
+    is_of_aufs,
     join,
 )
 from layerhold.digests import crc64
@@ -169,7 +169,7 @@ class Extractor:
 
     def _is_private(self, path: bytes) -> bool:
         """Tell whether a name is AUFS's own and no part of a layer."""
-        return self._erase and path.startswith(META_PREFIX) and path != OPAQUE_NAME
+        return self._erase and is_of_aufs(path)
 
     def _brought(self, path: bytes) -> bool:
         return hash(path) in self._seen

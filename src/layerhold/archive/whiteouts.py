@@ -4,7 +4,9 @@ In an archive (the AUFS spelling, which OCI layers have kept): an entry `d/.wh.x
 hides all that lower layers have in `d`. Both are about *lower* layers only: what the same archive brings stays.
 
 In a tree: with ERASE the name is simply not there, since the tree is whole. With OVERLAY_MARKS the tree holds one
-layer, and a character device 0/0 stands for a hidden name, an extended attribute for a hidden directory content.
+layer, and a character device 0/0 stands for a hidden name, an extended attribute for a hidden directory content. With
+AUFS_MARKS it holds one layer, and whiteouts are files named as in an archive; other names at its top that begin with
+`.wh..wh.` are AUFS's own. Such trees are only read.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ERASE = "erase"
 NO_DELETIONS = "no-deletions"  # names that look like whiteouts are names like others
 OVERLAY_MARKS = "overlay-marks"
+AUFS_MARKS = "aufs-marks"
 
 PREFIX = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
@@ -60,6 +63,72 @@ def is_hidden(info: os.stat_result) -> bool:
 def opaque_key(xattr_prefix: str) -> bytes:
     """Name the attribute that makes a directory of an overlay layer opaque (its value is b"y")."""
     return os.fsencode(xattr_prefix) + b"opaque"
+
+
+def is_of_aufs(path: bytes) -> bool:
+    """Tell whether a name is AUFS's own and no part of a layer."""
+    return path.startswith(META_PREFIX) and path != OPAQUE_NAME
+
+
+class Marks(Protocol):
+    """How the tree of one layer tells what it hides of those below it."""
+
+    def hidden_by(self, root: Root, path: bytes, is_special: bool) -> bytes | None:
+        """Give the path that the name `path` hides, b"" if it is no part of the layer otherwise; None if it is one."""
+
+    def is_gone(self, root: Root, path: bytes, info: os.stat_result | None) -> bool:
+        """Tell whether the layer hides `path`, at which it has `info`."""
+
+    def is_opaque(self, root: Root, directory: bytes) -> bool:
+        """Tell whether the layer hides all that is below it in its `directory`."""
+
+
+class MarksOfOverlay:
+    """Devices and attributes."""
+
+    def __init__(self, xattr_prefix: str) -> None:
+        self._opaque = opaque_key(xattr_prefix)
+
+    def hidden_by(self, root: Root, path: bytes, is_special: bool) -> bytes | None:
+        """Give `path` itself if it is the mark."""
+        return path if is_special and is_hidden(root.lstat(path)) else None
+
+    def is_gone(self, root: Root, path: bytes, info: os.stat_result | None) -> bool:  # noqa: ARG002
+        """Tell whether `info` is that of the mark."""
+        return info is not None and is_hidden(info)
+
+    def is_opaque(self, root: Root, directory: bytes) -> bool:
+        """Look at the attribute."""
+        return root.xattrs(directory, self._opaque.__eq__).get(self._opaque) == b"y"
+
+
+class MarksOfAufs:
+    """Files beside what they hide; as in an archive, what the layer itself has of that name stays."""
+
+    def hidden_by(self, root: Root, path: bytes, is_special: bool) -> bytes | None:
+        """Give the name without its beginning, unless the layer has that one itself."""
+        if PREFIX not in path:
+            return None
+        directory, _, name = path.rpartition(b"/")
+        if is_of_aufs(path) or name == OPAQUE_NAME:
+            return b""
+        if is_special or not name.startswith(PREFIX):
+            return None
+        hidden = join(directory, name[len(PREFIX) :])
+        return b"" if root.has(hidden) else hidden
+
+    def is_gone(self, root: Root, path: bytes, info: os.stat_result | None) -> bool:
+        """Look for the whiteout."""
+        return info is None and root.has(whiteout_of(path))
+
+    def is_opaque(self, root: Root, directory: bytes) -> bool:
+        """Look for the file in it, or for the whiteout of what was there before it."""
+        return root.has(opaque_of(directory)) or root.has(whiteout_of(directory))
+
+
+def marks(deletions: str, xattr_prefix: str) -> Marks:
+    """Give the way to read the marks of a layer's tree."""
+    return MarksOfAufs() if deletions == AUFS_MARKS else MarksOfOverlay(xattr_prefix)
 
 
 class Deletions(Protocol):

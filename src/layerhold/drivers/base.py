@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # How a tree shows that a name of a lower layer is gone.
 ERASE = "erase"  # the name is simply not there: the tree is whole
 OVERLAY_MARKS = "overlay-marks"  # a 0/0 character device, or an opaque xattr on the directory
+AUFS_MARKS = "aufs-marks"  # a file `.wh.<name>`, or `.wh..wh..opq` in the directory: only to be read
 
 
 class Features(Value):
@@ -69,14 +70,16 @@ class MountOptions(Value):
 class Contents(Value):
     """How to read or fill a layer's files.
 
-    `deletions` is ERASE or OVERLAY_MARKS. `lowers` is None for a whole tree; else the tree at `path` holds only the
-    changes over these directories, nearest first. `xattr_prefix` is the prefix of overlay's own attributes in it.
+    `deletions` is ERASE, OVERLAY_MARKS or AUFS_MARKS. `lowers` is None for a whole tree; else the tree at `path` holds
+    only the changes over these directories, nearest first. `xattr_prefix` is the prefix of overlay's own attributes in
+    it. `united`: meant is the whole tree that `path` over `lowers` would show (archive/united.py).
     """
 
     path: str
     deletions: str = ERASE
     lowers: tuple[str, ...] | None = None
     xattr_prefix: str = "trusted.overlay."
+    united: bool = False
 
 
 def is_safe(id: str, reserved: frozenset[str]) -> bool:

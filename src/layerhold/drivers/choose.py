@@ -4,6 +4,8 @@ A store has a driver if there are layers in its home; two such homes are an erro
 without layers (Go's program leaves one wherever it tried a driver) is only tried first. When nothing is there yet, the
 drivers of `driver_priority` are tried in order, else overlay, btrfs and vfs, as the Go library does.
 
+A store of aufs is opened if it is there, to be read; that driver is never tried for a new one.
+
 (Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """
 
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 
 ORDER = ("overlay", "btrfs", "vfs")
 _NOT_YET = ("zfs",)
-# Stores of these drivers are known, too, though nothing here can use them.
+# Stores of these drivers are known, too, though nothing here can make one.
 _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
 # The directories of the homes in which layers are, where that is not the home itself.
-_LAYERS = {"btrfs": "subvolumes", "vfs": "dir"}
+_LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "vfs": "dir"}
 # What is in a home that has no layer yet.
 _FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
 
@@ -91,6 +93,15 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
         return BtrfsDriver(
             os.path.join(graphroot, "btrfs"), options, additional=_elsewhere("btrfs", place)["additional"]
         )
+    if name == "aufs":
+        from layerhold.drivers.aufs import AufsDriver
+
+        if not _has_layers(graphroot, name):
+            raise DriverNotSupported(
+                f"failed to GetDriver graph {name} {graphroot}",
+                hint="a store of aufs can be read, but not made",
+            )
+        return AufsDriver(os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"])
     if name in _NOT_YET:
         raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DRIVERS = frozenset({"btrfs", "overlay", "overlay2", "vfs", "zfs"})
+_DRIVERS = frozenset({"aufs", "btrfs", "overlay", "overlay2", "vfs", "zfs"})
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool of Go
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 
 from layerhold.blocks import contextmanager
 from layerhold.tree.resolve import has_openat2, open_in_root, walk
@@ -32,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
+
+    Name = tuple[bytes, bool, bool]
 
 _MAX_LINKS = 40  # as the kernel
 _MOST_ABOVE = 16  # directories that stay open above the last one
@@ -353,6 +356,36 @@ class Root:
             return os.fstat(self._root)
         at, name = self.at(path)
         return os.stat(name, dir_fd=at, follow_symlinks=False)
+
+    def has(self, path: bytes) -> bool:
+        """Tell whether there is a name `path`."""
+        try:
+            self.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def listing(self, directory: bytes) -> list[Name]:
+        """Give what is in `directory`, by the bytes of the names.
+
+        Of each: its path from the root, whether it is a directory, and whether it is neither that nor a regular file or
+        a link. The kernel tells so much without being asked for each.
+        """
+        above = directory + b"/" if directory else b""
+        encoding = sys.getfilesystemencoding()
+        found = []
+        fd = self.open_directory(directory)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    path = above + entry.name.encode(encoding, "surrogateescape")
+                    is_directory = entry.is_dir(follow_symlinks=False)
+                    is_special = not (is_directory or entry.is_file(follow_symlinks=False) or entry.is_symlink())
+                    found.append((path, is_directory, is_special))
+        finally:
+            os.close(fd)
+        found.sort()
+        return found
 
     def is_empty(self) -> bool:
         """Tell whether the root has no entries."""
