@@ -56,7 +56,7 @@ def _owned() -> tarfile.TarInfo:
 
 def _link() -> tarfile.TarInfo:
     info = tarfile.TarInfo("bin")
-    info.type, info.linkname, info.mtime = tarfile.SYMTYPE, "usr/bin", TIME
+    info.type, info.linkname, info.mode, info.mtime = tarfile.SYMTYPE, "usr/bin", 0o777, TIME
     return info
 
 

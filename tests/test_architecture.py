@@ -44,6 +44,8 @@ LAYERS = (
         "layout",
         "comparing",
         "container_bases",
+        "convert",
+        "layer_copies",
         "userns",
         "streams",
     ),

@@ -96,6 +96,9 @@ mount packed
 1 shutdown
 1 shutdown -f
 shutdown
+import-layer -n last -f {tar}
+convert {root} --to vfs --into {new} --dry-run
+convert {root} --to vfs --into {new}
 wipe
 create-storage-layer
 storage-layers
@@ -134,7 +137,10 @@ def run(tmp_path: Path) -> Iterator[Callable[..., stores.Answer]]:
     place = Place(tmp_path / "store")
     try:
         yield lambda line: place.ours(
-            *line.format(tar=tmp_path / "a.tar", packed=tmp_path / "a.tar.gz").split(), check=False
+            *line.format(
+                tar=tmp_path / "a.tar", packed=tmp_path / "a.tar.gz", root=place.root, new=place.folder / "new"
+            ).split(),
+            check=False,
         )
     finally:
         stores.clear(place.folder)

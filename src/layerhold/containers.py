@@ -62,7 +62,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         config: Config,
     ) -> None:
         super().__init__(tables, directory)
-        self._volatile_records = volatile_records
+        self.volatile_records = volatile_records
         self._transient = transient
         self.run_directory = run_directory
         self.layers = images.layers
@@ -108,7 +108,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
             layer=new_id(),
             created=now(),
             flags=_flags(flags, mount_options, volatile=volatile),
-            origin=self._volatile_records if volatile else "",
+            origin=self.volatile_records if volatile else "",
         )
         wanted = with_data(wanted, data)
         with self._chosen(mappings, _id_of(image)) as maps:

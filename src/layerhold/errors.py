@@ -32,6 +32,10 @@ class NotFound(StorageError, LookupError):
         super().__init__(context, hint=hint)
 
 
+class StoreUnknown(NotFound):  # noqa: D101
+    sentence = "no store there"
+
+
 class LayerUnknown(NotFound):  # noqa: D101
     sentence = "layer not known"
 

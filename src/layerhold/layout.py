@@ -122,6 +122,22 @@ class Layout(Value):
             additional_images=tuple(self._images_of(root) for root in self.additional),
         )
 
+    def open_tables_to_read(self) -> Tables:
+        """Open the tables of a store in which nothing is changed: lock files that are missing are not made."""
+        containers = self.graph("containers")
+        return Tables(
+            layers=self._layers_of(self.graphroot, lock.LAYERS),
+            images=self._images_of(self.graphroot, lock.IMAGES),
+            containers=Table(
+                ContainerRecord,
+                ReadersLock(f"{containers}/containers.lock", rank=lock.CONTAINERS, store=self.graphroot),
+                [f"{containers}/containers.json", f"{containers}/volatile-containers.json"],
+                read_only=True,
+            ),
+            mounts=Table(MountRecord, ReadersLock("", rank=lock.MOUNTS, store=self.graphroot), [], read_only=True),
+            first_write=_nothing,
+        )
+
     def _layers_lock(self) -> LockFile | BothLocks:
         own = self._made(f"{self.graph('layers')}/layers.lock", lock.LAYERS)
         if not self.imagestore:
@@ -139,15 +155,15 @@ class Layout(Value):
         lock_file.make()
         return lock_file
 
-    def _layers_of(self, root: str) -> Table[LayerRecord]:
+    def _layers_of(self, root: str, rank: int = lock.ADDITIONAL_LAYERS) -> Table[LayerRecord]:
         home = f"{root}/{self.driver}-layers"
-        readers = ReadersLock(f"{home}/layers.lock", rank=lock.ADDITIONAL_LAYERS, store=self.graphroot)
+        readers = ReadersLock(f"{home}/layers.lock", rank=rank, store=self.graphroot)
         files = [f"{home}/layers.json", f"{home}/volatile-layers.json"]
         return Table(LayerRecord, readers, files, read_only=True)
 
-    def _images_of(self, root: str) -> Table[ImageRecord]:
+    def _images_of(self, root: str, rank: int = lock.ADDITIONAL_IMAGES) -> Table[ImageRecord]:
         home = f"{root}/{self.driver}-images"
-        readers = ReadersLock(f"{home}/images.lock", rank=lock.ADDITIONAL_IMAGES, store=self.graphroot)
+        readers = ReadersLock(f"{home}/images.lock", rank=rank, store=self.graphroot)
         return Table(ImageRecord, readers, [f"{home}/images.json"], read_only=True)
 
 
@@ -163,6 +179,10 @@ def check_roots(config: Config) -> None:
             )
         if any(os.path.realpath(root) == os.path.realpath(own) for own in (config.graphroot, config.imagestore) if own):
             raise BadConfig(f"additional store {root} is the store itself")
+
+
+def _nothing() -> None:
+    return
 
 
 def _each_once(roots: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class Progress(Value):
     - `comparing` (two layers, for `changes` and the like): all that has a name
     - `checking`: bytes of the layers' tars; their entries, and all that has a name in the layers
     - `looking for files`, `sharing` (`dedup`): the sizes of files, and files
+    - `converting` (a store, for another driver): bytes of the layers' tars
     - `removing`: all that has a name
 
     One operation may have several phases, and one of them several times; each begins to count at nothing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from layerhold.cli import output
 from layerhold.cli.table import COMMANDS, GLOBAL, HELP, OWN
+from layerhold.drivers.choose import ORDER
 from layerhold.errors import StorageError
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from layerhold.cli.flags import Flag, Given
     from layerhold.cli.table import Command
 
-DRIVERS = ("overlay", "vfs")
+DRIVERS = ORDER
 
 # What an argument is, by its word in the table: listings to take it from, or what the shell finds by itself.
 _KINDS = {
@@ -31,6 +32,7 @@ _KINDS = {
     "LAYER-OR-CONTAINER": "layers containers",
     "THING": "layers images containers",
     "DIRECTORY": "directory",
+    "STORE": "directory",
     "FILE": "file",
 }
 
@@ -251,6 +253,10 @@ def _with_value(flags: Iterable[Flag], *values: str) -> list[str]:
     return _spelled(flag for flag in flags if not flag.yes_or_no and (not values or flag.value in values))
 
 
+def _every_flag() -> Iterable[Flag]:
+    return dict.fromkeys((*GLOBAL, *(flag for command in _every() for flag in command.flags)))
+
+
 def _framed(frame: str, parts: Mapping[str, str]) -> str:
     for name, text in parts.items():
         frame = frame.replace(f"@{name}@", text)
@@ -272,8 +278,8 @@ def bash() -> str:
             "STORE_EQUALS": " | ".join(f"{word}=*" for word in store),
             "STORE": " | ".join(store),
             "STORE_FLAGS": " ".join(_spelled((*GLOBAL, HELP))),
-            "DIRECTORIES": " ".join(_with_value(GLOBAL, "DIRECTORY")),
-            "DRIVER": " ".join(_with_value(GLOBAL, "DRIVER")),
+            "DIRECTORIES": " ".join(_with_value(_every_flag(), "DIRECTORY")),
+            "DRIVER": " ".join(_with_value(_every_flag(), "DRIVER")),
             "DRIVERS": " ".join(DRIVERS),
             "TABLE": "\n".join(_bash_row(command) for command in _every()),
         },

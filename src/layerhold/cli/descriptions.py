@@ -163,6 +163,20 @@ that files have in a container, without copies. REFLINK: copies share their bloc
 a layer changes is known without comparing two trees. Below the table stands what is in the way of the
 others, and what would help.
 """,
+    "convert": """\
+STORE is the graph root of the store that is there: it is only read, and stays as it was. The new one
+is made beside it, in the directory STORE-DRIVER or the one that `--into` names, which is not there yet
+or empty. All layers, images and containers come along, with their IDs, names and data; each layer is
+compared with the old one, and the digest of its diff checked. What fails, or is interrupted, leaves
+nothing behind, and can be begun again.
+
+DRIVER is overlay, btrfs or vfs. `--storage-driver` says which driver is meant if the old store has
+layers of several; `--storage-opt` is for the new store. Stores of aufs, which no kernel has any more,
+can be converted as well.
+
+Not copied are the run root, and what other programs keep in the graph root, such as the `libpod` of
+Podman. Nothing should run in the store meanwhile.
+""",
     "completion": """\
 For bash: `source <(layerhold completion bash)` in ~/.bashrc; for zsh: the output as `_layerhold` in a
 directory of `$fpath`; for fish: the output as ~/.config/fish/completions/layerhold.fish.

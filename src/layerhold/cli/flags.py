@@ -104,6 +104,19 @@ def parse(words: Sequence[str], flags: Sequence[Flag], given: Given) -> list[str
     return rest
 
 
+def parse_anywhere(words: Sequence[str], flags: Sequence[Flag], given: Given) -> list[str]:
+    """Read flags that stand anywhere among `words`, up to `--`, and give the other words. Raises as `parse` does."""
+    arguments: list[str] = []
+    left = list(words)
+    while left:
+        rest = parse(left, flags, given)
+        if left[: len(left) - len(rest)][-1:] == ["--"]:
+            return [*arguments, *rest]
+        arguments += rest[:1]
+        left = rest[1:]
+    return arguments
+
+
 def _set(flag: Flag, name: str, value: str | None, rest: list[str], given: Given) -> None:
     if flag.yes_or_no:
         if value is not None and value not in _TRUE and value not in _FALSE:

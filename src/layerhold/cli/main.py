@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 
-from layerhold.cli.flags import FlagError, Given, HelpWanted, parse
+from layerhold.cli.flags import FlagError, Given, HelpWanted, parse, parse_anywhere
 from layerhold.cli.output import complain, described, line, program
 from layerhold.cli.table import COMMANDS, GLOBAL, HELP, OWN, by_name
 from layerhold.errors import StorageError, quoted
@@ -86,7 +86,7 @@ def main(words: Sequence[str], *, own_process: bool = False) -> int:
             line(f"{rest[0]}: unrecognized command.")
             _advise(_command_meant(rest[0]))
             return FAILED
-        if own_process and command.opens_store:
+        if own_process and (command.opens_store or command.in_namespace):
             _go_into_namespace(command, rest, given)
         return _run_command(command, rest, given)
     except _End as end:
@@ -109,7 +109,7 @@ def _go_into_namespace(command: Command, words: Sequence[str], given: Given) -> 
     """Become root of a user namespace where that is asked for, or is the custom: see cli/namespace.py."""
     asked = given.copy()
     try:
-        parse(words[1:], _flags(command), asked)
+        _parsed(command, words, asked)
     except (FlagError, HelpWanted):
         return  # that is all that this command line will say
     if asked.yes("unshare") or ("unshare" not in asked and os.geteuid() != 0):
@@ -240,7 +240,7 @@ def _refuse(reason: str) -> NoReturn:
 def _command_flags(command: Command, words: Sequence[str], given: Given) -> list[str]:
     name, before = words[0], given.copy()
     try:
-        arguments = parse(words[1:], _flags(command), given)
+        arguments = _parsed(command, words, given)
     except HelpWanted:
         _command_usage(command, name, before)
         raise _End(BAD_FLAG) from None
@@ -257,6 +257,11 @@ def _command_flags(command: Command, words: Sequence[str], given: Given) -> list
         return arguments
     _command_usage(command, name, before)
     raise _End(FAILED)
+
+
+def _parsed(command: Command, words: Sequence[str], given: Given) -> list[str]:
+    read = parse_anywhere if command.flags_anywhere else parse
+    return read(words[1:], _flags(command), given)
 
 
 def _explain(error: FlagError, where: str) -> None:

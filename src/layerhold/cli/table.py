@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Command(Value):
     """One command. `most` is the greatest number of arguments, None: any. `code` is `module:function` below cli.
 
-    The function is called with the store, the arguments and the flags; without the first if it `opens_store` not. The
-    flags of all commands may stand behind it if it has `global_flags`.
+    The function is called with the store, the arguments and the flags; without the first if it `opens_store` not. With
+    a store, or `in_namespace`, it runs in a user namespace where that is the custom. The flags of all commands may
+    stand behind it if it has `global_flags`; behind its arguments, too, if `flags_anywhere`.
     """
 
     names: tuple[str, ...]
@@ -29,7 +30,9 @@ class Command(Value):
     least: int = 0
     most: int | None = None
     opens_store: bool = True
+    in_namespace: bool = False
     global_flags: bool = True
+    flags_anywhere: bool = False
 
 
 def _yes(*names: str, help: str) -> Flag:  # noqa: A002 - as the field is called
@@ -265,6 +268,12 @@ OWN = (
     _command(
         "completion", "bash|zsh|fish", _ONE, "Print what a shell needs to complete our words", "completion:command"
     ).replace(opens_store=False, global_flags=False),
+    _command(
+        "convert", "STORE", _ONE, "Make a store of another driver of one that is there", "convert:convert",
+        _DRY_RUN.replace(help="Only say what there is to be converted"),
+        Flag(names=("into",), help="Where the new store goes, if not to STORE-DRIVER", value="DIRECTORY"), _JSON,
+        Flag(names=("to",), help="The driver of the new store", value="DRIVER"),
+    ).replace(opens_store=False, in_namespace=True, flags_anywhere=True),
     _command(
         "manual", "DIRECTORY", _ONE, "Write the manual pages into a directory", "manual:command"
     ).replace(opens_store=False, global_flags=False),

@@ -34,7 +34,7 @@ class AufsDriver:
     """Layers that the aufs driver of Go's programs made below `home`."""
 
     name = "aufs"
-    features = Features(native_diff=True)
+    features = Features(read_only=True, native_diff=True)
     reserved: frozenset[str] = frozenset()
     squash = False
 

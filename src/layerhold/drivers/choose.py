@@ -34,6 +34,7 @@ ORDER = ("overlay", "btrfs", "vfs")
 _NOT_YET = ("zfs",)
 # Stores of these drivers are known, too, though nothing here can make one.
 _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
+_ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted (layerhold convert)"
 # The directories of the homes in which layers are, where that is not the home itself.
 _LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "vfs": "dir"}
 # What is in a home that has no layer yet.
@@ -56,7 +57,7 @@ class Place(Value):
 def open_driver(name: str | None, place: Place, *, options: Sequence[str], priority: Sequence[str]) -> Driver:
     """Open the driver for a store. Raises DriverError, BadConfig (options), OSError."""
     graphroot = place.graphroot
-    name = name or _prior(graphroot)
+    name = name or prior(graphroot)
     if name:
         return _open(name, place, options)
     begun = [candidate for candidate in ORDER if any(_names(os.path.join(graphroot, candidate)))]
@@ -96,15 +97,36 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
     if name == "aufs":
         from layerhold.drivers.aufs import AufsDriver
 
-        if not _has_layers(graphroot, name):
+        if not has_layers(graphroot, name):
             raise DriverNotSupported(
                 f"failed to GetDriver graph {name} {graphroot}",
-                hint="a store of aufs can be read, but not made",
+                hint=_ONLY_TO_READ,
             )
         return AufsDriver(os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"])
     if name in _NOT_YET:
         raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
+
+
+def open_to_read(name: str, graphroot: str, place: Place) -> Driver:
+    """Open the driver `name` for a store of which nothing is changed; what it has to make it makes in `place`.
+
+    Raises DriverError, OSError.
+    """
+    if name in _LAYERS and name != "aufs":
+        from layerhold.drivers.whole_trees import TreesToRead
+
+        return TreesToRead(name, os.path.join(graphroot, name), _LAYERS[name])
+    if name in ("overlay", "overlay2"):
+        from layerhold.drivers.overlay import OverlayDriver
+        from layerhold.drivers.overlay_stack import read_text
+
+        home = os.path.join(graphroot, _overlay_home(name, graphroot))
+        if read_text(os.path.join(home, ".has-mount-program")).strip() == "true":
+            raise DriverError(f"{home} was filled by a mount program, which is not offered yet")
+        own = os.path.join(place.graphroot, "overlay"), os.path.join(place.runroot, "overlay")
+        return OverlayDriver(*own, ("overlay.skip_mount_home=true",), additional=(home,), idmapped=place.idmapped)
+    return _open(name, place.replace(graphroot=graphroot), ())
 
 
 def _elsewhere(home: str, place: Place) -> Elsewhere:
@@ -116,14 +138,14 @@ def _elsewhere(home: str, place: Place) -> Elsewhere:
 
 def _overlay_home(name: str, graphroot: str) -> str:
     """Name the home: Go's programs have made one of the driver's other name where they were asked for that one."""
-    if name == "overlay2" and _has_layers(graphroot, "overlay2"):
+    if name == "overlay2" and has_layers(graphroot, "overlay2"):
         return name
     return "overlay"
 
 
-def _prior(graphroot: str) -> str:
-    """Find the driver that the store already has, if any."""
-    found = [name for name in (*ORDER, "overlay2", *_OTHERS) if _has_layers(graphroot, name)]
+def prior(graphroot: str) -> str:
+    """Find the driver that the store already has, if any. Raises DriverError if there are several."""
+    found = [name for name in (*ORDER, "overlay2", *_OTHERS) if has_layers(graphroot, name)]
     if len(found) > 1:
         raise DriverError(
             f"{graphroot} contains several valid graphdrivers: {', '.join(found)}",
@@ -132,7 +154,8 @@ def _prior(graphroot: str) -> str:
     return found[0] if found else ""
 
 
-def _has_layers(graphroot: str, name: str) -> bool:
+def has_layers(graphroot: str, name: str) -> bool:
+    """Tell whether there are layers of the driver `name`."""
     home = os.path.join(graphroot, name, _LAYERS.get(name, ""))
     return any(entry not in _FITTINGS for entry in _names(home))
 

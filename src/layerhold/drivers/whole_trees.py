@@ -9,17 +9,18 @@ import os
 import stat
 
 from layerhold.blocks import contextmanager
-from layerhold.drivers.base import ERASE, Contents, is_safe
-from layerhold.errors import DriverError, InvalidID, LayerWithoutFiles
+from layerhold.drivers.base import ERASE, Contents, Features, is_safe
+from layerhold.drivers.homes import Homes
+from layerhold.errors import DriverError, DriverReadOnly, InvalidID, LayerWithoutFiles
 from layerhold.tree.durable import settle_names, settle_tree, sync_tree
 from layerhold.tree.files import move
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import NoReturn
 
     from layerhold.drivers.base import MountOptions
-    from layerhold.drivers.homes import Homes
     from layerhold.ids.mappings import IdMappings
 
 # As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
@@ -97,6 +98,33 @@ class WholeTrees:
         if not os.path.isdir(path):
             raise LayerWithoutFiles(id, f"{call} {path}")
         return path
+
+
+class TreesToRead(WholeTrees):
+    """The layers of a driver of this kind, in `directory` of its `home`, of which none is changed."""
+
+    features = Features(read_only=True)
+    squash = False
+
+    def __init__(self, name: str, home: str, directory: str) -> None:
+        self.name = name
+        self.home = home
+        self._homes = Homes(own=os.path.join(home, directory))
+
+    def _refuse(self, *_given: object, **_also: object) -> NoReturn:
+        raise DriverReadOnly(f"{self.home} is only read")
+
+    building = duplicating = rebuilding = trash = remove = _refuse
+
+    def describe(self) -> Sequence[tuple[str, str]]:
+        """Say nothing."""
+        return ()
+
+    def sweep(self) -> None:
+        """Leave everything as it is."""
+
+    def shutdown(self) -> None:
+        """Do nothing: nothing was set up."""
 
 
 def begin(place: str, mappings: IdMappings | None) -> None:

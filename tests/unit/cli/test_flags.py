@@ -5,7 +5,7 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as some
 
-from layerhold.cli.flags import Flag, FlagError, Given, HelpWanted, parse
+from layerhold.cli.flags import Flag, FlagError, Given, HelpWanted, parse, parse_anywhere
 
 FLAGS = (
     Flag(names=("json", "j"), help="", yes_or_no=True),
@@ -110,3 +110,14 @@ def test_any_words_are_taken_or_refused(words: list[str]) -> None:
     except (FlagError, HelpWanted):
         return
     assert rest == words[len(words) - len(rest) :]
+
+
+def test_flags_anywhere() -> None:
+    given = Given()
+    words = ["one", "-n", "a", "two", "--name=b", "-", "--", "-n", "three"]
+    assert parse_anywhere(words, FLAGS, given) == ["one", "two", "-", "-n", "three"]
+    assert given.all("name") == ["a", "b"]
+    assert parse_anywhere(["--"], FLAGS, given) == []
+    assert parse_anywhere([], FLAGS, given) == []
+    with pytest.raises(FlagError, match="not defined: --nope"):
+        parse_anywhere(["one", "--nope"], FLAGS, given)
