@@ -83,6 +83,7 @@ class Containers(Collection["ContainerRecord", "Container"]):
         volatile: bool = False,
         mappings: IdMappings | AutoUserns | None = None,
         label_options: Sequence[str] = (),
+        storage_options: Mapping[str, str] | None = None,
         progress: Callback | None = None,
     ) -> Container:
         """Make a container and its writable layer over the image's top layer (or over nothing).
@@ -91,11 +92,13 @@ class Containers(Collection["ContainerRecord", "Container"]):
         faster, and all of it may be lost when the machine crashes. `mappings` say who in it is who on the host: None,
         as in the image's layers; without ranges, as on the host; AutoUserns, IDs that no other container has. Where
         this takes a copy of the image's files, `plan` says what it costs. `label_options` are those of Podman's
-        `--security-opt label=`, for SELinux. `progress` is told of the copying; when it ends that, nothing stays of the
+        `--security-opt label=`, for SELinux, `storage_options` those of its `--storage-opt`: what the driver offers for
+        single containers, such as a `size`. `progress` is told of the copying; when it ends that, nothing stays of the
         container. A copy that was whole by then is the image's, and stays for the next container with these maps.
 
         Raises ImageUnknown, LayerUnknown, DuplicateID, DuplicateName, InvalidID, InvalidBigDataName, BadLabel,
-        NoAvailableIDs, StorageError (an owner whom the maps do not cover), OSError.
+        NoAvailableIDs, BadConfig and DriverError (storage options), StorageError (an owner whom the maps do not cover),
+        OSError.
         """
         data = data or {}
         for key in data:
@@ -114,7 +117,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
         with self._chosen(mappings, _id_of(image)) as maps:
             base = self._base(wanted, _id_of(image), maps, progress)
             wanted = wanted.replace(image=base.image.id if base.image else "", mappings=base.mappings)
-            return self._published(wanted, base, data, label_options, progress)
+            spec = LayerSpec(storage_options=tuple((storage_options or {}).items()))
+            return self._published(wanted, base, spec, data=data, label_options=label_options, progress=progress)
 
     @contextmanager
     def _chosen(self, mappings: IdMappings | AutoUserns | None, image: str | None) -> Iterator[IdMappings | None]:
@@ -172,6 +176,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
         self,
         wanted: ContainerRecord,
         base: Base,
+        spec: LayerSpec,
+        *,
         data: Mapping[str, bytes],
         label_options: Sequence[str],
         progress: Callback | None,
@@ -189,9 +195,8 @@ class Containers(Collection["ContainerRecord", "Container"]):
         )
         below = base.layer.mappings if base.layer else None
         own = None if base.way == container_bases.AT_MOUNT else base.mappings
-        with self.layers.driver.building(
-            layer.id, layer.parent or None, LayerSpec(mappings=own, parent_mappings=below), progress
-        ) as build:
+        spec = spec.replace(mappings=own, parent_mappings=below)
+        with self.layers.driver.building(layer.id, layer.parent or None, spec, progress) as build:
             build.sync(filled=False)
             with self._tables.writing("layers", "containers", also_reading=("images",)) as editors:
                 self._refuse_double(editors, wanted)

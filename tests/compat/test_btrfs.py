@@ -17,6 +17,7 @@ from layerhold.errors import StorageError
 from layerhold.linux import btrfs as calls
 from tests import disks, programs, stores
 from tests.compat.test_commands import tar
+from tests.compat.test_podman import NAME, build_image
 from tests.inputs import Input
 from tests.stores import Place
 
@@ -146,6 +147,40 @@ def test_where_there_is_no_btrfs(store_dir: Path) -> None:
         answer = run("status", check=False)
         assert answer.returncode == 1
         assert words in answer.stdout + answer.stderr
+
+
+@pytest.fixture
+def with_image(disk: Path, rootfs: Input) -> Iterator[tuple[Place, layerhold.Store]]:
+    """A store with an image of ours that runs."""
+    place = Place(disk, "btrfs")  # the older Podman wants a short path
+    with opened(place) as store, Path(rootfs.gz).open("rb") as content:
+        build_image(store, store.layers.create(diff=content, writable=False))
+        yield place, store
+
+
+@pytest.mark.parametrize("version", ["4.3", "5.8"])
+def test_podman_runs_it(with_image: tuple[Place, layerhold.Store], version: str) -> None:
+    place, store = with_image
+    podman = place.podman43 if version == "4.3" else place.podman58
+    ran = podman("run", *programs.RUN_FLAGS, NAME, "sh", "-c", "echo written > /new; cat /new")
+    assert (ran.returncode, ran.stdout) == (0, "written\n"), ran.stderr
+    assert len(store.containers) == 0
+
+
+def test_limits_of_podmans_containers_and_of_ours(with_image: tuple[Place, layerhold.Store]) -> None:
+    """(The older Podman offers them, and then says that it does not know the option.)"""
+    place, store = with_image
+    ours = store.containers.create(image=NAME, storage_options={"size": "400M"})
+    made = place.podman58("create", "--storage-opt", "size=500M", NAME, "true")
+    assert made.returncode == 0, made.stderr
+    theirs = store.containers[made.stdout.strip()]
+    for box, size in ((ours, 400), (theirs, 500)):
+        assert limit(place, box.layer.id) == str(size * MIB)
+        assert (place.root / "btrfs/quotas" / box.layer.id).read_text() == str(size * MIB)
+    assert place.podman58("rm", theirs.id).returncode == 0
+    assert [box.id for box in store.containers] == [ours.id]
+    ours.delete()
+    assert list((place.root / "btrfs/quotas").glob("[!.]*")) == []
 
 
 # -- different on purpose

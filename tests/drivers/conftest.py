@@ -34,9 +34,11 @@ class Bench:
             self.kind, Place(graphroot=str(self.graphroot), runroot=str(self.runroot)), options=options, priority=()
         )
 
-    def new(self, id: str, parent: str | None = None, tree: Tree | None = None) -> None:
+    def new(
+        self, id: str, parent: str | None = None, tree: Tree | None = None, *, spec: LayerSpec | None = None
+    ) -> None:
         """Make a layer; `tree` has the content of its files, and None for directories."""
-        with self.driver.building(id, parent, LayerSpec()) as build:
+        with self.driver.building(id, parent, spec or LayerSpec()) as build:
             write(Path(build.contents.path), tree or {})
             build.sync()
             build.publish()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.drivers.base import LayerSpec, MountOptions
-from layerhold.errors import InvalidID, LayerUnknown
+from layerhold.errors import InvalidID, LayerUnknown, StorageError
 from layerhold.linux import mountinfo
 from layerhold.store import Store
 from layerhold.tree import durable
@@ -182,6 +182,20 @@ def test_reserved_names_are_never_acted_on(bench: Bench) -> None:
         assert not bench.driver.exists(id)
     bench.new("base")
     assert bench.driver.exists("base")
+
+
+def test_storage_options_are_refused_where_the_driver_has_none(bench: Bench) -> None:
+    with pytest.raises(StorageError) as raised:
+        bench.new("base", spec=LayerSpec(storage_options=(("nonsense", "1"),)))
+    assert (
+        str(raised.value)
+        == {
+            "overlay": "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            "vfs": "--storage-opt is not supported for vfs",
+            "btrfs": 'unknown option "nonsense" ("nonsense=1")',
+        }[bench.kind]
+    )
+    assert (list(bench.driver.ids()), bench.aside()) == ([], [])
 
 
 def test_layer_that_is_not_there(bench: Bench) -> None:

@@ -16,7 +16,7 @@ import pytest
 from layerhold.drivers import btrfs_subvolumes
 from layerhold.drivers.base import Driver, LayerSpec, MountOptions
 from layerhold.drivers.btrfs import BtrfsDriver
-from layerhold.errors import BadConfig, DriverError
+from layerhold.errors import BadConfig, DriverError, StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.linux import btrfs as calls
 from layerhold.store import Store
@@ -251,6 +251,22 @@ def test_writable_layers_are_limited(btrfs: Bench) -> None:
     assert groups(btrfs)[number(layer(btrfs, "image"))] == "none"
     with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
         fill(layer(btrfs, "base") / "big", 12 * MIB)
+
+
+def test_a_limit_of_its_own(btrfs: Bench) -> None:
+    btrfs.driver = btrfs.open(["btrfs.size=8M", "btrfs.min_space=2M"])
+    with btrfs.driver.building("own", None, LayerSpec(storage_options=(("size", "4M"),))) as build:
+        build.publish()
+    assert (home(btrfs) / "quotas/own").read_text() == str(4 * MIB)
+    for options, words in (
+        (("size", "x"), "invalid size: 'x'"),
+        (("foo", "1"), 'unknown option "foo" ("foo=1")'),
+        (("size", "1M"), "btrfs: storage size cannot be less than 2.097MB"),
+    ):
+        with pytest.raises(StorageError) as raised:
+            btrfs.new("x", spec=LayerSpec(storage_options=(options,)))
+        assert str(raised.value) == words
+    assert (list(btrfs.driver.ids()), btrfs.aside()) == (["own"], [])
 
 
 def test_filling_a_layer_beyond_its_limit_leaves_nothing(btrfs: Bench) -> None:

@@ -55,7 +55,7 @@ def test_on_another_file_system(kind: str, reflink: bool) -> None:
         for name in os.listdir(place):
             (place / name).rmdir()
         found = _proven(place)
-        assert found["btrfs"].usable == (kind == "btrfs")
+        assert found["btrfs"].usable == found["btrfs"].quota == (kind == "btrfs")
         assert found["vfs"].reflink == reflink
 
 

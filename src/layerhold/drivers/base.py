@@ -43,13 +43,15 @@ class LayerSpec(Value):
     """How a new layer is to be made. `writable`: for a container, not one of an image's.
 
     `mappings` say who in the layer is who on the host, and `parent_mappings` the same of its parent; what the layer has
-    of the parent gets new owners if they differ. None: as in the container.
+    of the parent gets new owners if they differ. None: as in the container. `storage_options`: keys and values that are
+    for this layer alone, such as its `size`.
     """
 
     writable: bool = True
     mappings: IdMappings | None = None
     parent_mappings: IdMappings | None = None
     label: str = ""
+    storage_options: tuple[tuple[str, str], ...] = ()
 
     @property
     def remapped(self) -> bool:

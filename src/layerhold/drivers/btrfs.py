@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 
 from layerhold.blocks import contextmanager
-from layerhold.drivers import btrfs_subvolumes, overlay_home
+from layerhold.drivers import btrfs_subvolumes, home_mount
 from layerhold.drivers.base import Features, is_safe
 from layerhold.drivers.btrfs_quotas import Quotas
 from layerhold.drivers.homes import Homes
@@ -46,7 +46,6 @@ class BtrfsDriver(WholeTrees):
     """Layers as subvolumes below `<home>/subvolumes`."""
 
     name = "btrfs"
-    features = Features(reflink=True)
     squash = False
 
     def __init__(self, home: str, options: Sequence[str] = (), *, additional: Sequence[str] = ()) -> None:
@@ -63,8 +62,10 @@ class BtrfsDriver(WholeTrees):
         self._aside = Aside(os.path.join(home, "tempdirs"), remove=self._remove_aside)
         self._quotas = Quotas(home, least)
         make_dirs(self._homes.own)
-        if os.geteuid() == 0 and not in_user_namespace():
-            overlay_home.mount_home(home)
+        alone = os.geteuid() == 0 and not in_user_namespace()
+        self.features = Features(reflink=True, quota=alone)
+        if alone:
+            home_mount.mount_home(home)
         if least:
             self._quotas.turn_on()
         self.sweep()
@@ -78,9 +79,7 @@ class BtrfsDriver(WholeTrees):
         from layerhold.drivers.ownership import change_owners
 
         final = os.path.join(self._homes.own, self._checked(id))
-        limit = self._size if spec.writable else 0
-        if limit:
-            self._quotas.check(limit)
+        limit = self._limit(spec)
         with self._aside.open() as temporary:
             place = temporary.place()
             if parent is None:
@@ -148,7 +147,18 @@ class BtrfsDriver(WholeTrees):
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home. Quotas stay on."""
-        overlay_home.unmount_home(self.home)
+        home_mount.unmount_home(self.home)
+
+    def _limit(self, spec: LayerSpec) -> int:
+        """Say how much a new layer may refer to; 0: as much as there is. Raises BadConfig, DriverError."""
+        limit = self._size if spec.writable else 0
+        for key, value in spec.storage_options:
+            if key.lower() != "size":
+                raise BadConfig(f'unknown option "{key}" ("{key}={value}")')
+            limit = parse_size(value)
+        if limit:
+            self._quotas.check(limit)
+        return limit
 
     def _copy(self, source: str, place: str, progress: Callback | None) -> None:
         if btrfs_subvolumes.is_one(source):

@@ -10,7 +10,7 @@ Layers of images may lie in a home of their own, and additional stores have home
 not in the driver's own home is mounted on `<run home>/<id>/merged`, to be read.
 
 A layer is built whole in `tempdirs`, moved into place, and then gets its link: a crash leaves something aside, or a
-layer whose record is incomplete. All paths go through the home, which is bind-mounted on itself (overlay_home.py):
+layer whose record is incomplete. All paths go through the home, which is bind-mounted on itself (home_mount.py):
 renaming across that mount would fail.
 
 In a user namespace the marks of overlay are `user.` attributes (overlay_home.py). An ordinary user outside of one can
@@ -26,7 +26,7 @@ import os
 import stat
 
 from layerhold.blocks import ExitStack, contextmanager
-from layerhold.drivers import overlay_home, overlay_links
+from layerhold.drivers import home_mount, overlay_home, overlay_links
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.overlay_probe import Probe
@@ -106,7 +106,7 @@ class OverlayDriver:
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
         if mount_home:
-            overlay_home.mount_home(self.home)
+            home_mount.mount_home(self.home)
         for aside in self._asides.values():
             aside.sweep()
 
@@ -128,6 +128,8 @@ class OverlayDriver:
 
         self._refuse_ordinary()
         self._refuse_mount_program()
+        if spec.storage_options:
+            raise DriverError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
         with self._asides[home].open() as temporary:
@@ -320,7 +322,7 @@ class OverlayDriver:
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
         self._refuse_ordinary()
-        overlay_home.unmount_home(self.home)
+        home_mount.unmount_home(self.home)
 
     # --- making
 

@@ -1,8 +1,4 @@
-"""The home of the overlay driver: the options it was set up with, its file system, and its bind mount.
-
-The home is mounted on itself and made private, as Go does it, so that the mounts of layers are not copied into every
-other mount namespace. It stays mounted after the process, until `shutdown`.
-"""
+"""The home of the overlay driver: the options it was set up with, its file system, and what is mounted in it."""
 
 from __future__ import annotations
 
@@ -85,23 +81,6 @@ def backing_filesystem(path: str) -> str:
             f"'overlay' is not supported over {name}, a mount_program is required", hint="use the driver vfs"
         )
     return name
-
-
-def mount_home(home: str) -> None:
-    """Mount the home on itself and make it private, unless something is mounted there already."""
-    if os.path.realpath(home) not in mountinfo.mount_points():
-        from layerhold.linux import mounts
-
-        mounts.mount(home, home, "none", mounts.MS_BIND)
-        mounts.mount("none", home, "none", mounts.MS_PRIVATE)
-
-
-def unmount_home(home: str) -> None:
-    """Undo `mount_home`."""
-    if os.path.realpath(home) in mountinfo.mount_points():
-        from layerhold.linux import mounts
-
-        mounts.umount(home, mounts.MNT_DETACH)
 
 
 def unmount_below(directory: str) -> None:

@@ -67,6 +67,8 @@ class VfsDriver(WholeTrees):
         from layerhold import labels
         from layerhold.ids.owners import Owners
 
+        if spec.storage_options:
+            raise DriverError("--storage-opt is not supported for vfs")
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
         with self._asides[home].open() as temporary:
