@@ -49,7 +49,7 @@ LAYERS = (
         "userns",
         "streams",
     ),
-    ("cli", "__main__"),
+    ("cli", "testing", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 STRANGERS = {("archive", "records"), ("records", "archive")}

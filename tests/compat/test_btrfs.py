@@ -15,7 +15,8 @@ import layerhold
 from layerhold.drivers import btrfs_subvolumes
 from layerhold.errors import StorageError
 from layerhold.linux import btrfs as calls
-from tests import disks, programs, stores
+from layerhold.testing import trees
+from tests import disks, programs
 from tests.compat.test_commands import tar
 from tests.compat.test_podman import NAME, build_image
 from tests.inputs import Input
@@ -269,9 +270,9 @@ def test_a_real_layer_comes_and_goes(disk: Path, small: Input) -> None:
     ours, go = place_on(disk, name="ours"), place_on(disk, name="go")
     ours.ours("import-layer", "-i", LAYER, "-f", str(small.gz))
     go.go("import-layer", "-i", LAYER, "-f", str(small.gz))
-    mine, theirs = stores.rows(subvolume(ours, LAYER)), stores.rows(subvolume(go, LAYER))
+    mine, theirs = trees.rows(subvolume(ours, LAYER)), trees.rows(subvolume(go, LAYER))
     roots = [rows.pop(b"") for rows in (mine, theirs)]
-    assert not stores.differences(mine, theirs)
+    assert not trees.differences(mine, theirs)
     assert {row.kind for row in roots} == {"dir"}
     out = disk / "out.tar"
     for place in (ours, go):

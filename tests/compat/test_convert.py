@@ -13,6 +13,7 @@ import pytest
 
 import layerhold
 from layerhold.convert import convert
+from layerhold.testing import trees
 from tests import aufs_store, stores
 from tests.aufs_store import BASE, DIFFS, IMAGE, MIDDLE, NAME
 from tests.compat.test_podman import NAME as PODMANS_NAME
@@ -100,13 +101,13 @@ def test_a_container_that_go_gave_maps(folder: Path) -> None:
     with place.mounted("mapped", go=True) as top:
         (top / "etc/mine").write_bytes(b"1")
         os.chown(top / "etc/mine", 100005, 100006)
-        before = stores.rows(top)
+        before = trees.rows(top)
     place.go("shutdown", "-f", check=False)
     for new in ("vfs", "overlay"):
         convert(place.root, new, into=folder / f"{new}/root")
         made = Place(folder / new, new)
         with made.mounted("mapped", go=True) as top:
-            assert stores.differences(before, stores.rows(top), ignore=["mtime_ns"]) == []
+            assert trees.differences(before, trees.rows(top), ignore=["mtime_ns"]) == []
             assert (top / "etc/mine").stat().st_uid == 100005
         made.go("shutdown", "-f", check=False)
 

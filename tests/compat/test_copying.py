@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.testing import trees
 from tests import stores
 from tests.stores import Place
 
@@ -68,12 +69,12 @@ def fill(top: Path) -> None:
 )
 def test_copies_are_those_of_go(template: Path, line: str) -> None:
     ours, go = (copied(template, name, program, line) for name, program in (("ours", Place.ours), ("go", Place.go)))
-    assert stores.differences(ours, go, ignore=["mtime_ns"]) == []
+    assert trees.differences(ours, go, ignore=["mtime_ns"]) == []
     old = {path for path, row in go.items() if row.mtime_ns == OLD * 10**9}
     assert {path for path, row in ours.items() if row.mtime_ns == OLD * 10**9} == old
 
 
-def copied(template: Path, name: str, program: Callable[..., stores.Answer], line: str) -> dict[bytes, stores.Row]:
+def copied(template: Path, name: str, program: Callable[..., stores.Answer], line: str) -> dict[bytes, trees.Row]:
     """All trees after the copies of a line, each of which is also to fail or succeed as the other's."""
     folder = template.with_name(name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -89,7 +90,7 @@ def copied(template: Path, name: str, program: Callable[..., stores.Answer], lin
     rows = {
         os.path.join(b"%d" % number, path): row
         for number, top in enumerate((folder / "root/vfs/dir", folder / "files"))
-        for path, row in stores.rows(top).items()
+        for path, row in trees.rows(top).items()
     }
     marks = "".join(map(str, statuses)).encode()
     return {**rows, b"status " + marks: rows[b"0/plain"]}

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.linux import selinux
+from layerhold.testing import trees
 from tests import inputs, programs, stores
 from tests.compat import command_rows, test_check, test_config, test_copying
 from tests.compat.test_commands import DRIVERS, Template, Twin, made, tar, write_inputs
@@ -330,12 +331,12 @@ def test_an_id_of_an_additional_store_can_be_used_again(over_additional: tuple[P
     twins, below = over_additional
     ours, go = twins
     theirs = ours.root.parent.parent.parent / "below" / "ours" / "root" / ours.driver
-    content = stores.rows(theirs)
+    content = trees.rows(theirs)
     both(twins, "create-layer -i {base} -n own")
     assert ours.run("layer own").stdout.splitlines() == [f"ID: {'1' * 64}", "Name: own"]
     assert ours.run("delete-layer own").status == 0
     assert ours.run("layer base").stdout.splitlines()[-1] == "Read Only: true"
-    assert stores.rows(theirs) == content
+    assert trees.rows(theirs) == content
     lost = not (below / command_rows.BASE / "diff/etc").exists() if go.driver == "overlay" else False
     assert lost == (go.driver == "overlay")
 

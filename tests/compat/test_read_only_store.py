@@ -14,6 +14,7 @@ import pytest
 
 import layerhold
 from layerhold.errors import ReadOnlyStore
+from layerhold.testing import trees
 from tests import stores, users
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -53,9 +54,9 @@ def given(request: pytest.FixtureRequest) -> Iterator[Given]:
         (folder / "read-only").mkdir()
         subprocess.run(["mount", "--bind", str(place.root), str(folder / "read-only")], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder / "read-only")], check=True)
-        before = stores.rows(place.root)
+        before = trees.rows(place.root)
         yield Given(folder / "read-only", request.param, top)
-        assert stores.rows(place.root) == before
+        assert trees.rows(place.root) == before
 
 
 def test_root_uses_it(given: Given) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from layerhold.testing.trees import Row, differences, rows
 from tests import inputs, stores
 from tests.inputs import Input
 from tests.stores import Place
@@ -50,10 +51,10 @@ def layer(request: pytest.FixtureRequest) -> tuple[str, Input]:
 
 
 @pytest.fixture(scope="module")
-def extracted(layer: tuple[str, Input]) -> Iterator[dict[bytes, stores.Row]]:
+def extracted(layer: tuple[str, Input]) -> Iterator[dict[bytes, Row]]:
     """What GNU tar makes of the layer."""
     with stores.scratch("extracted") as folder:
-        yield stores.rows(stores.gnu_extract(Path(layer[1].tar), folder / "tree"))
+        yield rows(stores.gnu_extract(Path(layer[1].tar), folder / "tree"))
 
 
 def test_each_gives_back_what_the_other_brought_in(places: tuple[Place, Place], layer: tuple[str, Input]) -> None:
@@ -81,18 +82,18 @@ def test_the_other_compressions(places: tuple[Place, Place], layer: tuple[str, I
 
 
 def test_the_tree_is_what_gnu_tar_makes(
-    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, stores.Row]
+    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, Row]
 ) -> None:
     ours, go = places
     with ours.mounted(layer[0]) as root:
-        mine = stores.rows(root)
+        mine = rows(root)
     with go.mounted(record(go, layer[0])["id"], go=True) as root:
-        theirs = stores.rows(root)
+        theirs = rows(root)
     # Go leaves the root itself as it was made; GNU tar leaves it to whoever made it, where the tar has no entry for it.
     roots = [rows.pop(b"") for rows in (mine, theirs)]
     assert len(mine) > 1000
-    assert not stores.differences(mine, {path: row for path, row in extracted.items() if path})
-    assert not stores.differences(mine, theirs)
+    assert not differences(mine, {path: row for path, row in extracted.items() if path})
+    assert not differences(mine, theirs)
     assert {row.kind for row in roots} == {"dir"}
 
 
@@ -110,7 +111,7 @@ def test_tar_split_holds_no_content(places: tuple[Place, Place], layer: tuple[st
 
 
 def test_a_diff_without_tar_split_gives_the_same_tree(
-    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, stores.Row]
+    places: tuple[Place, Place], layer: tuple[str, Input], extracted: dict[bytes, Row]
 ) -> None:
     ours = places[0]
     id = record(ours, layer[0])["id"]
@@ -119,13 +120,13 @@ def test_a_diff_without_tar_split_gives_the_same_tree(
     try:
         with stores.scratch("generated") as folder:
             ours.ours("diff", "-u", "-f", str(folder / "out.tar"), id)
-            again = stores.rows(stores.gnu_extract(folder / "out.tar", folder / "tree"))
+            again = rows(stores.gnu_extract(folder / "out.tar", folder / "tree"))
     finally:
         aside.rename(split)
-    assert not stores.differences(seconds(again), seconds(extracted))
+    assert not differences(seconds(again), seconds(extracted))
 
 
-def seconds(rows: dict[bytes, stores.Row]) -> dict[bytes, stores.Row]:
+def seconds(rows: dict[bytes, Row]) -> dict[bytes, Row]:
     """Cut times to seconds, as a tar that is written anew has them; it has no entry for the root."""
     return {path: row._replace(mtime_ns=row.mtime_ns // 10**9) for path, row in rows.items() if path}
 
@@ -153,10 +154,10 @@ def test_odd_archives_are_the_same_to_both(store_dir: Path, driver: str, name: s
             read("diff", "-u", "-f", str(out), "odd")
             assert out.read_bytes() == odd[name]
         with place.mounted("odd", go=who == "go") as root:
-            trees.append(of_the_archive(stores.rows(root), began))
-    assert not stores.differences(*trees)
+            trees.append(of_the_archive(rows(root), began))
+    assert not differences(*trees)
 
 
-def of_the_archive(rows: dict[bytes, stores.Row], began: int) -> dict[bytes, stores.Row]:
+def of_the_archive(rows: dict[bytes, Row], began: int) -> dict[bytes, Row]:
     """Leave out the root, and the times of directories for which an archive has no entry."""
     return {path: row._replace(mtime_ns=min(row.mtime_ns, began)) for path, row in rows.items() if path}

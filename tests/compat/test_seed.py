@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from layerhold.cli import table
+from layerhold.testing import trees
 from tests import programs, stores
 from tests.compat import command_rows
 from tests.compat.test_commands import DRIVERS, Template, Twin, compare, made, write_inputs
@@ -202,11 +203,11 @@ def _compare_readers(maker: Twin, reader: Twin) -> None:
     assert _mounted(maker) == _mounted(reader)
 
 
-def _mounted(twin: Twin) -> dict[bytes, stores.Row]:
+def _mounted(twin: Twin) -> dict[bytes, trees.Row]:
     """The tree of the container `box`."""
     path = Path(twin.run("mount box").stdout.strip().replace("<store>", str(twin.folder)))
     try:
-        found = stores.rows(path)
+        found = trees.rows(path)
         assert len(found) > 10
         return found
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.testing import trees
 from tests import inputs, programs, stores
 from tests.stores import Place
 
@@ -96,7 +97,7 @@ def test_the_layers_come_out_the_same(place: Place) -> None:
 def test_the_mounted_tree_is_the_same(place: Place) -> None:
     top = json.loads(place.ours("image", "-j", NAME).stdout)[0]["layer"]
     with place.mounted(top) as root:
-        ours = stores.rows(root)
+        ours = trees.rows(root)
     with place.mounted(top, go=True) as root:
-        assert not stores.differences(ours, stores.rows(root))
+        assert not trees.differences(ours, trees.rows(root))
     assert len(ours) > 3

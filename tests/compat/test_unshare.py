@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs, stores
+from layerhold.testing import trees
+from tests import programs
 from tests.users import OrdinaryUser
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -204,7 +205,7 @@ def test_overlay_in_a_namespace_is_gos(user: OrdinaryUser, go: str, ranges: list
         user.as_user([*program, *overlay(user, name), "import-layer", "-i", BASE], stdin=a_tar(device=False))
         user.as_user([*program, *overlay(user, name), "import-layer", "-i", TOP, BASE], stdin=top_tar())
     for layer in (BASE, TOP):
-        made = [stores.rows(user.home / name / "overlay" / layer / "diff") for name in programs_]
+        made = [trees.rows(user.home / name / "overlay" / layer / "diff") for name in programs_]
         mine, theirs = ({path: row._replace(mtime_ns=0) for path, row in rows.items()} for rows in made)
         assert mine == theirs
     for name in programs_:
@@ -228,12 +229,12 @@ def test_overlay_without_a_namespace_is_for_reading(user: OrdinaryUser, ranges: 
     assert user.as_user([*alone, "layers", "-q"]).stdout.split() == [BASE]
     assert user.as_user([*alone, "diff", "-u", BASE]).stdout.encode() == a_tar()
     assert user.as_user([*alone, "changes", BASE]).stdout.count("Add") == 3
-    before = stores.rows(user.home / "read")
+    before = trees.rows(user.home / "read")
     for words in (["create-layer"], ["mount", BASE], ["delete-layer", BASE], ["wipe"]):
         done = user.as_user([*alone, *words], check=False)
         assert done.returncode == 1
         assert "overlay needs root, or a user namespace" in done.stdout + done.stderr
-    assert stores.rows(user.home / "read") == before
+    assert trees.rows(user.home / "read") == before
     fresh = user.as_user([*ours(user), "--unshare=false", *overlay(user, "new"), "layers"], check=False)
     assert (fresh.returncode, "overlay needs root, or a user namespace" in fresh.stdout) == (1, True)
 

@@ -20,6 +20,7 @@ from layerhold.errors import BadConfig, DriverError, StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.linux import btrfs as calls
 from layerhold.store import Store
+from layerhold.testing import trees
 from layerhold.tree.trash import Shredder
 from tests import stores
 from tests.drivers.conftest import Bench, write
@@ -106,7 +107,7 @@ def test_a_snapshot_keeps_everything(btrfs: Bench) -> None:
     os.setxattr(top / "file", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
     os.utime(top / "file", ns=(1, 2))
     btrfs.new("child", "base")
-    assert not stores.differences(stores.rows(top), stores.rows(layer(btrfs, "child")))
+    assert not trees.differences(trees.rows(top), trees.rows(layer(btrfs, "child")))
 
 
 def test_mapped_copies_get_new_owners(btrfs: Bench) -> None:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from layerhold.archive import changes, export
 from layerhold.archive.apply import apply
 from layerhold.archive.whiteouts import ERASE
+from layerhold.testing.trees import Row, differences, rows
 from layerhold.values import Value
 from tests import stores
 
@@ -93,9 +94,9 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def rows(tree: Path, *, links: bool) -> dict[bytes, stores.Row]:
+def as_kept(tree: Path, *, links: bool) -> dict[bytes, Row]:
     """A tree with what a tar keeps of it: whole seconds, nothing of the top itself."""
-    found = stores.rows(tree)
+    found = rows(tree)
     del found[b""]
     return {
         path: row._replace(mtime_ns=row.mtime_ns // SECOND, same_as=row.same_as if links else b"")
@@ -114,7 +115,7 @@ def test_gnu_tar_makes_the_same_tree_of_a_tar(tree: dict[bytes, Node], linked: l
         with (folder / "tar").open("wb") as file:
             file.writelines(export.tar(str(top), changes=None, deletions=ERASE, lowers=None))
         again = stores.gnu_extract(folder / "tar", folder / "again")
-        assert stores.differences(rows(top, links=True), rows(again, links=True)) == []
+        assert differences(as_kept(top, links=True), as_kept(again, links=True)) == []
 
 
 def link_some(top: Path, picks: list[int]) -> None:
@@ -140,5 +141,5 @@ def test_a_change_applied_makes_the_new_tree(
         assert [change.path for change in found] == sorted({change.path for change in found})
         data = b"".join(export.tar(str(new), changes=found, deletions=ERASE, lowers=None))
         apply(io.BytesIO(data), str(old), deletions=ERASE)
-        assert stores.differences(rows(old, links=False), rows(new, links=False)) == []
+        assert differences(as_kept(old, links=False), as_kept(new, links=False)) == []
         assert list(changes.between(str(old), str(new), deletions=ERASE, lowers=None)) == []

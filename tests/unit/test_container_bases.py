@@ -14,6 +14,7 @@ import layerhold
 from layerhold import IdMappings, IdRange
 from layerhold.errors import ImageUnknown, NoAvailableIDs, StorageError
 from layerhold.ids import subids
+from layerhold.testing import trees
 from layerhold.userns import AutoUserns
 from tests import stores
 
@@ -117,8 +118,8 @@ def test_an_owner_without_a_map(store: layerhold.Store, kind: str) -> None:
     assert (len(store.layers), len(store.containers)) == (1, 0)
 
 
-def files_of(store: layerhold.Store) -> dict[bytes, stores.Row]:
-    return {name: row for name, row in stores.rows(Path(store.driver.home)).items() if name != b"tempdirs"}
+def files_of(store: layerhold.Store) -> dict[bytes, trees.Row]:
+    return {name: row for name, row in trees.rows(Path(store.driver.home)).items() if name != b"tempdirs"}
 
 
 def test_what_is_not_there(store: layerhold.Store) -> None:

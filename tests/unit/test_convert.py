@@ -24,6 +24,7 @@ from layerhold.errors import Cancelled, DamagedLayer, DriverError, DriverNotSupp
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.progress import Progress
 from layerhold.store import Store
+from layerhold.testing import trees
 from tests import aufs_store, disks, stores
 from tests.aufs_store import BASE, DIFFS, IMAGE, MIDDLE, NAME
 
@@ -193,14 +194,14 @@ def test_layers_with_maps_keep_their_owners(folder: Path, old: str, new: str, at
     owners = {}
     for layer in (MIDDLE, box.layer_id) if store.layers[MIDDLE].record.mappings else (box.layer_id,):
         with store.layers[layer].mount(read_only=True, mappings=MAPPED) as top:
-            owners[layer] = stores.rows(top, content=False)
+            owners[layer] = trees.rows(top, content=False)
     store.shutdown()
     convert(folder / "root", new, into=folder / "new")
     made = opened(folder, new, "new")
     for layer, expected in owners.items():
         with made.layers[layer].mount(read_only=True, mappings=MAPPED) as top:
-            found = stores.rows(top, content=False)
-        assert stores.differences(expected, found, ignore=["mtime_ns"]) == []
+            found = trees.rows(top, content=False)
+        assert trees.differences(expected, found, ignore=["mtime_ns"]) == []
         assert found[b"etc/owned"].uid == 101234
     made.shutdown()
 

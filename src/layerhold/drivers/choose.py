@@ -6,6 +6,9 @@ drivers of `driver_priority` are tried in order, else overlay, btrfs and vfs, as
 
 A store of aufs is opened if it is there, to be read; that driver is never tried for a new one.
 
+Drivers of others are found by the entry points of their packages (third_party.py), when one is named that is none of
+ours, or when the store has layers of a driver that is none of ours.
+
 (Go passes over a vfs home here, and opens overlay beside it; then the store's layers are not there. Ours finds them.)
 """
 
@@ -105,6 +108,11 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
         return AufsDriver(os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"])
     if name in _NOT_YET:
         raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
+    if name not in _OTHERS:
+        from layerhold.drivers import third_party
+
+        if (opener := third_party.opener(name)) is not None:
+            return third_party.named(opener(place, options), name)
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
 
 
@@ -151,7 +159,18 @@ def prior(graphroot: str) -> str:
             f"{graphroot} contains several valid graphdrivers: {', '.join(found)}",
             hint="name the driver that is meant (storage.conf, or --storage-driver)",
         )
-    return found[0] if found else ""
+    return found[0] if found else _of_others(graphroot)
+
+
+def _of_others(graphroot: str) -> str:
+    known = (*ORDER, *_OTHERS)
+    layers = [name.removesuffix("-layers") for name in _names(graphroot) if name.endswith("-layers")]
+    others = [name for name in layers if name not in known and os.path.exists(f"{graphroot}/{name}-layers/layers.json")]
+    if not others:
+        return ""
+    from layerhold.drivers import third_party
+
+    return next((name for name in third_party.names() if name in others), "")
 
 
 def has_layers(graphroot: str, name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from layerhold.drivers import third_party
 from layerhold.drivers.choose import ORDER, Place, open_driver
 from layerhold.errors import StorageError
 from layerhold.tree.files import remove_tree
@@ -17,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layerhold.drivers.base import Driver
 
-# Those that Go's library has or had, in its order.
+# Those that Go's library has or had, in its order; after them come those of other packages.
 ALL = (*ORDER, "zfs", "devicemapper", "aufs")
 # What an ordinary user can do with a driver that works for root.
 _ORDINARY = {"overlay": "in a user namespace", "btrfs": "yes", "vfs": "yes"}
@@ -50,7 +51,8 @@ def survey(graphroot: str) -> list[Answer]:
     top = os.path.join(above, f".drivers-{os.getpid()}")
     os.mkdir(top, 0o700)
     try:
-        return [_tried(name, os.path.join(top, name), graphroot) for name in ALL]
+        names = (*ALL, *(name for name in third_party.names() if name not in ALL))
+        return [_tried(name, os.path.join(top, name), graphroot) for name in names]
     finally:
         remove_tree(top)
 

@@ -20,6 +20,7 @@ from layerhold.archive.tar import Entry
 from layerhold.archive.whiteouts import ERASE, OVERLAY_MARKS
 from layerhold.errors import DamagedLayer, StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
+from layerhold.testing import trees
 from layerhold.tree.root import Root
 from tests import stores
 from tests.unit.archive import tars
@@ -175,11 +176,11 @@ def test_gnu_tar_makes_the_same_tree_of_it(tmp_path: Path) -> None:
     settle(tree)
     (tmp_path / "tar").write_bytes(written(tree))
     again = stores.gnu_extract(tmp_path / "tar", tmp_path / "again")
-    assert stores.differences(found(tree), found(again)) == []
+    assert trees.differences(found(tree), found(again)) == []
 
 
-def found(tree: Path) -> dict[bytes, stores.Row]:
-    return {path: row for path, row in stores.rows(tree).items() if path}
+def found(tree: Path) -> dict[bytes, trees.Row]:
+    return {path: row for path, row in trees.rows(tree).items() if path}
 
 
 @pytest.mark.root

@@ -14,6 +14,7 @@ import pytest
 from layerhold.drivers.ownership import Counted, change_owners, plan
 from layerhold.errors import StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
+from layerhold.testing import trees
 from tests import stores
 
 FIRST = IdMappings(
@@ -51,13 +52,13 @@ def fill(tree: Path) -> Path:
     return tree
 
 
-def look(tree: Path) -> dict[bytes, stores.Row]:
-    return stores.rows(tree, skip_xattrs=r"trusted\.overlay\.")
+def look(tree: Path) -> dict[bytes, trees.Row]:
+    return trees.rows(tree, skip_xattrs=r"trusted\.overlay\.")
 
 
 def expected(
-    before: dict[bytes, stores.Row], uid: int, gid: int, *, skip: bytes | None = None
-) -> dict[bytes, stores.Row]:
+    before: dict[bytes, trees.Row], uid: int, gid: int, *, skip: bytes | None = None
+) -> dict[bytes, trees.Row]:
     """The tree with `uid` and `gid` added to its owners."""
     return {
         path: row if path == skip else row._replace(uid=row.uid + uid, gid=row.gid + gid)
@@ -75,7 +76,7 @@ def test_all_kinds_of_files_change_hands_and_nothing_else(tmp_path: Path, worker
     counted = change_owners(str(tree), None, FIRST, workers=workers)
     assert counted == Counted(files=11, changes=11, bytes=5 + 3 + 3 + 6)
     after = look(tree)
-    assert stores.differences(expected(before, 100000, 200000), after) == []
+    assert trees.differences(expected(before, 100000, 200000), after) == []
     assert after[b"program"].mode == 0o6755
     assert dict(after[b"capable"].xattrs)["security.capability"] == CAPABILITY
     assert (tmp_path / "other").stat().st_uid == 0
@@ -88,9 +89,9 @@ def test_from_one_map_to_another_and_back(tmp_path: Path) -> None:
     before = look(tree)
     change_owners(str(tree), None, FIRST)
     change_owners(str(tree), FIRST, SECOND)
-    assert stores.differences(expected(before, 500000, 200000), look(tree)) == []
+    assert trees.differences(expected(before, 500000, 200000), look(tree)) == []
     assert change_owners(str(tree), SECOND, None).changes == 11
-    assert stores.differences(before, look(tree)) == []
+    assert trees.differences(before, look(tree)) == []
 
 
 @pytest.mark.root
@@ -99,7 +100,7 @@ def test_the_top_can_be_left_alone(tmp_path: Path) -> None:
     tree = fill(tmp_path / "tree")
     before = look(tree)
     assert change_owners(str(tree), None, FIRST, skip_root=True).files == 10
-    assert stores.differences(expected(before, 100000, 200000, skip=b""), look(tree)) == []
+    assert trees.differences(expected(before, 100000, 200000, skip=b""), look(tree)) == []
 
 
 @pytest.mark.root
@@ -204,7 +205,7 @@ def test_on_an_overlay_links_stay_links_and_directories_keep_their_times(workers
             after = look(merged)
         assert look(lower) == before
         assert (after.pop(b"").uid, before.pop(b"").uid) == (100000, 0)  # the top is the upper's own
-        assert stores.differences(expected(before, 100000, 200000), after) == []
+        assert trees.differences(expected(before, 100000, 200000), after) == []
         assert after[b"d/second"].same_as == after[b"d/first"].same_as == b"d/deep/third"
         assert not [path for path in after if b".owners-" in path]
 

@@ -14,6 +14,7 @@ from layerhold.drivers.ownership import Counted, plan
 from layerhold.errors import StorageError
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.ids.owners import Owners
+from layerhold.testing import trees
 from layerhold.tree.copy import copy_tree
 from tests import stores
 
@@ -52,13 +53,13 @@ def fill(tree: Path) -> Path:
     return tree
 
 
-def look(tree: Path) -> dict[bytes, stores.Row]:
-    return stores.rows(tree, skip_xattrs=r"trusted\.overlay\.")
+def look(tree: Path) -> dict[bytes, trees.Row]:
+    return trees.rows(tree, skip_xattrs=r"trusted\.overlay\.")
 
 
 def expected(
-    before: dict[bytes, stores.Row], uid: int, gid: int, *, skip: bytes | None = None
-) -> dict[bytes, stores.Row]:
+    before: dict[bytes, trees.Row], uid: int, gid: int, *, skip: bytes | None = None
+) -> dict[bytes, trees.Row]:
     """The tree with `uid` and `gid` added to its owners."""
     return {
         path: row if path == skip else row._replace(uid=row.uid + uid, gid=row.gid + gid)
@@ -84,7 +85,7 @@ def test_all_kinds_of_files_change_hands_and_nothing_else(tmp_path: Path) -> Non
     before = look(tree)
     after = look(copied(tree, None, FIRST))
     assert look(tree) == before
-    assert stores.differences(expected(before, 100000, 200000), after) == []
+    assert trees.differences(expected(before, 100000, 200000), after) == []
     assert after[b"program"].mode == 0o6755
     assert dict(after[b"capable"].xattrs)["security.capability"] == CAPABILITY
     assert after[b"d/second"].same_as == after[b"d/first"].same_as == b"d/deep/third"
@@ -97,8 +98,8 @@ def test_from_one_map_to_another_and_back(tmp_path: Path) -> None:
     tree = fill(tmp_path / "tree")
     before = look(tree)
     second = copied(copied(tree, None, FIRST), FIRST, SECOND)
-    assert stores.differences(expected(before, 500000, 200000), look(second)) == []
-    assert stores.differences(before, look(copied(second, SECOND, None))) == []
+    assert trees.differences(expected(before, 500000, 200000), look(second)) == []
+    assert trees.differences(before, look(copied(second, SECOND, None))) == []
 
 
 @pytest.mark.root
@@ -109,7 +110,7 @@ def test_the_top_can_be_left_alone(tmp_path: Path) -> None:
     before = look(tree)
     assert plan(str(tree), None, FIRST, skip_root=True).files == 10
     after = look(copied(tree, None, FIRST, keep_top=True))
-    assert stores.differences(expected(before, 100000, 200000, skip=b""), after) == []
+    assert trees.differences(expected(before, 100000, 200000, skip=b""), after) == []
     with pytest.raises(StorageError, match=r'^"/": '):
         plan(str(tree), None, FIRST)
 

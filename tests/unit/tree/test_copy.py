@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.testing import trees
 from layerhold.tree import copy as module
 from layerhold.tree.copy import copy_tree
 from layerhold.tree.files import remove_tree
@@ -42,7 +43,7 @@ def place(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
 
 def copied(place: tuple[Path, Path]) -> Path:
     copy_tree(str(place[0]), str(place[1]))
-    assert stores.differences(stores.rows(place[0]), stores.rows(place[1])) == []
+    assert trees.differences(trees.rows(place[0]), trees.rows(place[1])) == []
     return place[1]
 
 
