@@ -11,6 +11,7 @@ import pytest
 import layerhold
 from layerhold.drivers.survey import ALL, Answer, survey
 from layerhold.errors import DriverError
+from layerhold.linux import mounts
 from tests import disks, stores
 from tests.users import OrdinaryUser
 
@@ -83,3 +84,32 @@ def test_the_table(store_dir: Path, capfdbinary: pytest.CaptureFixture[bytes]) -
     assert lines[0].split()[:3] == ["DRIVER", "USABLE", "QUOTA"]
     assert len({line.index(line.split()[1], 10) for line in lines[1 : len(ALL) + 1]}) == 1
     assert any(line.startswith("aufs: ") for line in lines)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ramfs", "takes no attributes such as trusted.overlay.opaque"),
+        ("overlay", "'overlay' is not supported over overlayfs"),
+    ],
+)
+def test_what_overlay_cannot_stand_on(store_dir: Path, kind: str, words: str) -> None:
+    """It is refused with what to use instead, and leaves nothing."""
+    place, parts = store_dir / "place", [store_dir / name for name in ("lower", "upper", "work")]
+    for path in (place, *parts):
+        path.mkdir()
+    data = "lowerdir={},upperdir={},workdir={}".format(*parts) if kind == "overlay" else ""
+    mounts.mount(kind, str(place), kind, 0, data)
+    try:
+        found = next(answer for answer in survey(str(place)) if answer.driver == "overlay")
+        assert not found.usable
+        assert words in found.reason
+        assert "use the driver vfs" in found.advice
+        with pytest.raises(DriverError) as refused:
+            layerhold.Store.open(graphroot=place / "g", runroot=place / "r", driver="overlay")
+        assert words in str(refused.value)
+        assert "vfs" in refused.value.hint
+        assert not any(path.is_file() for path in (place / "g").rglob("*") if path.name != "storage.lock")
+    finally:
+        mounts.umount(str(place))

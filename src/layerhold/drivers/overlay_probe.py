@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import Aside
 
 
+_ELSEWHERE = "use the driver vfs, or a graph root on ext4, xfs, btrfs or tmpfs"
+
+
 class Answers(Value):
     """What was found out."""
 
@@ -66,12 +69,12 @@ class Probe:
         if os.path.exists(f"{path}-false"):
             if feature == "overlay":
                 with open(f"{path}-false") as file:
-                    raise DriverNotSupported(file.read())
+                    raise DriverNotSupported(file.read(), hint=_ELSEWHERE)
             return False
         reason = find_out()
         write_atomic(f"{path}-{'true' if reason is None else 'false'}", (reason or "").encode(), mode=0o644, sync=False)
         if feature == "overlay" and reason is not None:
-            raise DriverNotSupported(reason)
+            raise DriverNotSupported(reason, hint=_ELSEWHERE)
         return reason is None
 
     def _works(self) -> str | None:
@@ -79,6 +82,12 @@ class Probe:
             for name in ("lower1", "lower2", "upper", "work", "merged"):
                 os.mkdir(f"{top}/{name}")
             os.mkdir(f"{top}/lower1/directory")
+            mark = f"{self._attributes.prefix}opaque"
+            try:
+                os.setxattr(f"{top}/upper", mark, b"y")
+                os.removexattr(f"{top}/upper", mark)
+            except OSError as error:
+                return f"the file system takes no attributes such as {mark}: {error.strerror}"
             try:
                 with self._mounted(top, ["lower1", "lower2"]) as merged:
                     os.rmdir(f"{merged}/directory")
