@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import TempDir
 
 _SUFFIX = ".converting"
+_ELSEWHERE = "images may have a root of their own, which is to be named, too (--image-store)"
 
 
 class Conversion(Value):
@@ -67,6 +68,7 @@ def convert(
     *,
     into: str | os.PathLike[str] | None = None,
     driver: str | None = None,
+    imagestore: str | os.PathLike[str] | None = None,
     options: Sequence[str] = (),
     dry_run: bool = False,
     progress: Callback | None = None,
@@ -74,9 +76,11 @@ def convert(
     """Make a store of the driver `to` of the store in `graphroot`, in the directory `into`.
 
     `into` is not there yet, or empty; it is `<graphroot>-<to>` if it is not named. `driver` is that of the old store,
-    if it has layers of several; `options` are for the new one. With `dry_run` only say what there is to be converted.
+    if it has layers of several, `imagestore` the root of its images, if they have one of their own; in the new one they
+    have not. `options` are for the new one. With `dry_run` only say what there is to be converted.
     `progress` is told how much of the layers is copied (`converting`); what it raises ends the conversion, and nothing
-    of it stays. Raises StoreUnknown, DriverError, DamagedLayer and others (the layer is named), OSError.
+    of it stays. Raises StoreUnknown, DriverError, DamagedLayer, DigestMismatch and other StorageErrors (the layer is
+    named), OSError.
     """
     old = os.path.realpath(graphroot)
     new = os.path.abspath(into) if into else f"{old}-{to}"
@@ -86,7 +90,12 @@ def convert(
     if not name or not choose.has_layers(old, name):
         raise StoreUnknown(old, str(graphroot), hint=f"name a graph root with layers of {name or 'some driver'} in it")
     _check_places(old, new)
-    layout = Layout(driver="overlay" if name == "overlay2" else name, graphroot=old, runroot="")
+    layout = Layout(
+        driver="overlay" if name == "overlay2" else name,
+        graphroot=old,
+        runroot="",
+        imagestore=os.path.realpath(imagestore) if imagestore else "",
+    )
     with layout.open_tables_to_read().reading("layers", "images", "containers") as views:
         found = Conversion(
             old_driver=name,
@@ -120,7 +129,9 @@ def _convert(layout: Layout, views: Views, found: Conversion, options: Sequence[
     with _place_beside(found.graphroot) as aside:
         root = aside.place("root")
         with ExitStack() as stack:
-            scratch = choose.Place(graphroot=aside.place("reading"), runroot=aside.place("reading"))
+            scratch = choose.Place(
+                graphroot=aside.place("reading"), runroot=aside.place("reading"), imagestore=layout.imagestore
+            )
             driver = choose.open_to_read(found.old_driver, layout.graphroot, scratch)
             source = Source(
                 driver=driver,
@@ -187,7 +198,7 @@ def _way_down(layers: View[LayerRecord], top: LayerRecord, done: Container[str])
         chain.append(record)
         below = layers.get(record.parent) if record.parent else None
         if record.parent and below is None:
-            raise DamagedLayer(f"layer {record.id}: its parent {record.parent} is not in the store")
+            raise DamagedLayer(f"layer {record.id}: its parent {record.parent} is not in the store", hint=_ELSEWHERE)
         record = below
     return chain[::-1]
 
@@ -195,7 +206,7 @@ def _way_down(layers: View[LayerRecord], top: LayerRecord, done: Container[str])
 def _copy_records(layout: Layout, views: Views, store: Store, editors: Editors) -> None:
     """Put the images and containers into the new store, with all that belongs to them."""
     for image in views.images:
-        _copy_directory(layout.graph("images"), store.images.directory, image)
+        _copy_directory(os.path.dirname(image.origin), store.images.directory, image)
         editors.images.put(image.replace(origin="", read_only=False))
     for container in views.containers:
         _copy_directory(layout.graph("containers"), store.containers.directory, container)

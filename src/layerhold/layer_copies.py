@@ -25,7 +25,7 @@ from layerhold.archive.united import opened
 from layerhold.archive.whiteouts import is_hidden, is_of_aufs
 from layerhold.comparing import Comparison, at_mount, tree_of
 from layerhold.drivers.base import ERASE, OVERLAY_MARKS, LayerSpec
-from layerhold.errors import DamagedLayer, StorageError
+from layerhold.errors import DamagedLayer, DigestMismatch, StorageError
 from layerhold.records.table import VOLATILE
 from layerhold.streams import as_file
 from layerhold.tree.root import Root
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Build, Contents, Driver
     from layerhold.layer_batches import LayerBatch
     from layerhold.layer_files import LayerFiles
-    from layerhold.progress import Meter, Progress
+    from layerhold.progress import Callback, Meter, Progress
     from layerhold.records.model import ContainerRecord, LayerRecord, Record
     from layerhold.records.view import View
     from layerhold.tree.trash import TempDir
@@ -49,7 +49,7 @@ _BLOCK = 1 << 20
 
 
 class Source(Value):
-    """The layers of a store: its driver, their records, the directory of their tar-split files.
+    """The layers of a store: its driver, their records, the directory that has their tar-split files.
 
     `containers` are those that have a layer of their own, by its ID.
     """
@@ -91,7 +91,9 @@ class LayerCopies:
                 raise OSError(error.errno, f"layer {record.id}: {error.strerror}", error.filename) from error
             if record.id in str(error):
                 raise
-            raise DamagedLayer(f"layer {record.id}: {error}", hint=error.hint) from error
+            if isinstance(error, DamagedLayer | DigestMismatch):
+                raise type(error)(f"layer {record.id}: {error.context}") from error
+            raise StorageError(f"layer {record.id}: {error}", hint=error.hint) from error
 
     def _copy(self, record: LayerRecord) -> None:
         parent = self._source.layers.get(record.parent) if record.parent else None
@@ -127,14 +129,22 @@ class LayerCopies:
         with Comparison(self._source.driver, self._source.layers, record, None) as comparison:
             tar = comparison.original(recorded) if known else comparison.tar()
             expect = record.diff_digest if known else ""
-            applied = self._apply(record, build.contents, tar, split="" if known else split, expect=expect)
-        self._bytes += applied.diff_size if record.diff_size > 0 else 0
+            tell = self._unpacked if record.diff_size > 0 else self._wait
+            applied = self._apply(record, build.contents, tar, tell, split="" if known else split, expect=expect)
+        self._bytes += max(0, record.diff_size)
         if known:
             _copy_file(recorded, split)
         return split, known, str(applied.diff_digest)
 
     def _apply(
-        self, record: LayerRecord, contents: Contents, tar: Iterator[bytes], *, split: str = "", expect: str = ""
+        self,
+        record: LayerRecord,
+        contents: Contents,
+        tar: Iterator[bytes],
+        tell: Callback,
+        *,
+        split: str = "",
+        expect: str = "",
     ) -> Applied:
         with as_file(tar) as stream:
             return apply(
@@ -146,7 +156,7 @@ class LayerCopies:
                 squash=self._driver.squash,
                 split_path=split or None,
                 expect=expect or None,
-                progress=None if self._meter is None else self._unpacked,
+                progress=tell,
             )
 
     def _unpacked(self, now: Progress) -> None:
@@ -180,7 +190,7 @@ class LayerCopies:
                 tar = export.tar(
                     tree_of(contents), changes=wrong, deletions=ERASE, lowers=None, mappings=record.mappings
                 )
-                self._apply(record, build.contents, tar)
+                self._apply(record, build.contents, tar, self._wait)
             _dress(build.contents.path, os.stat(contents.path))
 
     # --- checking
@@ -230,8 +240,11 @@ def _wrong(old: Tree, new: Root, listed: Sequence[Change]) -> Iterator[Change]:
 
 def _seen_at(tree: Tree, path: bytes) -> os.stat_result | None:
     """Give what is at `path`; None for nothing, or the mark of an overlay layer, which no layer has as a device."""
-    info = tree.lstat(path) if tree.has(path) else None
-    return None if info is None or is_hidden(info) else info
+    try:
+        info = tree.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if is_hidden(info) else info
 
 
 def _look(info: os.stat_result) -> tuple[int, ...]:

@@ -123,7 +123,11 @@ class Layout(Value):
         )
 
     def open_tables_to_read(self) -> Tables:
-        """Open the tables of a store in which nothing is changed: lock files that are missing are not made."""
+        """Open the tables of a store in which nothing is changed: lock files that are missing are not made.
+
+        Records of images that lie in a root of their own, the image store, come behind those of the graph root.
+        """
+        images = [self.imagestore] if self.imagestore else []
         containers = self.graph("containers")
         return Tables(
             layers=self._layers_of(self.graphroot, lock.LAYERS),
@@ -136,6 +140,8 @@ class Layout(Value):
             ),
             mounts=Table(MountRecord, ReadersLock("", rank=lock.MOUNTS, store=self.graphroot), [], read_only=True),
             first_write=_nothing,
+            additional_layers=tuple(self._layers_of(root) for root in images),
+            additional_images=tuple(self._images_of(root) for root in images),
         )
 
     def _layers_lock(self) -> LockFile | BothLocks:

@@ -19,7 +19,7 @@ import pytest
 
 from layerhold.linux import selinux
 from layerhold.testing import trees
-from tests import inputs, programs, stores
+from tests import aufs_store, inputs, programs, stores
 from tests.compat import command_rows, test_check, test_config, test_copying
 from tests.compat.test_commands import DRIVERS, Template, Twin, made, tar, write_inputs
 from tests.users import a_user
@@ -405,6 +405,18 @@ def test_a_vfs_store_is_found_without_naming_the_driver(store_dir: Path) -> None
     assert found == {"ours": ["vfs"], "go": ["vfs", "overlay"]}
 
 
+def test_a_store_of_aufs_is_found_by_ours_alone(store_dir: Path) -> None:
+    settings = store_dir / "storage.conf"
+    settings.touch()
+    root = store_dir / "root"
+    aufs_store.make(root, store_dir / "run")
+    where = ["-g", str(root), "-R", str(store_dir / "run")]
+    assert len(with_settings("ours", settings, *where, "layers", "-q").stdout.splitlines()) == 3
+    assert not (root / "overlay").exists()
+    assert with_settings("go", settings, *where, "layers", "-q").stdout == ""
+    assert (root / "overlay").exists()
+
+
 def test_a_malformed_file_of_settings_is_read_by_go_alone(store_dir: Path) -> None:
     settings = store_dir / "storage.conf"
     settings.write_text("[storage]\nbroken")
@@ -497,7 +509,10 @@ TESTS: dict[str, tuple[Callable[..., None], ...]] = {
         test_check.test_a_directory_that_a_layer_stands_on_is_kept,
         test_check.test_what_is_mounted_stays_mounted,
     ),
-    "no `-s`, and the store has `vfs` layers": (test_a_vfs_store_is_found_without_naming_the_driver,),
+    "no `-s`, and the store has `vfs` or `aufs` layers": (
+        test_a_vfs_store_is_found_without_naming_the_driver,
+        test_a_store_of_aufs_is_found_by_ours_alone,
+    ),
     "`-g` and `-R` given, `storage.conf` malformed": (test_a_malformed_file_of_settings_is_read_by_go_alone,),
     "system file with roots that this user cannot write": (test_a_system_file_with_the_roots_of_root_is_passed_over,),
 }

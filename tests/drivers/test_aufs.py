@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -151,6 +152,17 @@ def test_what_would_change_files_is_refused_with_the_way_out(graphroot: Path, wo
 def test_records_can_be_changed(store: Store) -> None:
     store.layers[BASE].add_names(["more"])
     assert store.layers["more"].id == BASE
+
+
+def test_what_go_left_half_made_is_not_shown(graphroot: Path) -> None:
+    path = graphroot / "aufs-layers/layers.json"
+    records = json.loads(path.read_text())
+    records[0]["flags"] = {"incomplete": True}
+    path.write_text(json.dumps(records))
+    store = opened_at(graphroot)
+    assert BASE not in [layer.id for layer in store.layers]
+    assert MIDDLE in store.layers
+    assert store.driver.exists(BASE)
 
 
 def test_a_store_of_aufs_cannot_be_made(tmp_path: Path) -> None:

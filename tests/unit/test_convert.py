@@ -20,13 +20,22 @@ import pytest
 from layerhold import progress
 from layerhold.config import Config
 from layerhold.convert import Conversion, convert
-from layerhold.errors import Cancelled, DamagedLayer, DriverError, DriverNotSupported, StorageError, StoreUnknown
+from layerhold.errors import (
+    Cancelled,
+    DamagedLayer,
+    DigestMismatch,
+    DriverError,
+    DriverNotSupported,
+    StorageError,
+    StoreUnknown,
+)
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.progress import Progress
 from layerhold.store import Store
 from layerhold.testing import trees
 from tests import aufs_store, disks, stores
 from tests.aufs_store import BASE, DIFFS, IMAGE, MIDDLE, NAME
+from tests.users import OrdinaryUser
 
 ROOT = pytest.mark.root
 RANGE = IdRange(container=0, host=100000, size=65536)
@@ -332,7 +341,7 @@ def test_a_digest_that_is_wrong_is_found(folder: Path) -> None:
     root = fill(folder, "aufs")
     path = root / "aufs-layers/layers.json"
     path.write_text(path.read_text().replace(hashlib.sha256(DIFFS[BASE]).hexdigest(), "0" * 64))
-    refused(root, DamagedLayer, f"layer {BASE}: .*digest does not match")
+    refused(root, DigestMismatch, f"layer {BASE}: .*digest does not match")
 
 
 # -- interrupted
@@ -386,3 +395,43 @@ def test_killed_at_any_time_it_can_be_begun_again(folder: Path, new: str) -> Non
     assert records(into, new) == made
     assert sorted(os.listdir(folder)) == ["root", into.name, "run"]
     assert stores.mounts_below(folder) == []
+
+
+# -- stores of other kinds
+
+
+@pytest.mark.parametrize("driver", ["vfs", pytest.param("overlay", marks=ROOT)])
+def test_images_that_have_a_root_of_their_own_come_into_the_one_store(folder: Path, driver: str) -> None:
+    config = Config.load(graphroot=folder / "root", runroot=folder / "run", driver=driver)
+    store = Store.open(config.replace(imagestore=str(folder / "images")))
+    base = store.layers.create(id=BASE, diff=io.BytesIO(DIFFS[BASE]), writable=False)
+    middle = store.layers.create(base, id=MIDDLE, diff=io.BytesIO(DIFFS[MIDDLE]), writable=False)
+    store.images.create(layer=middle, id=IMAGE, names=[NAME], data={"manifest": b"{}"})
+    box = store.containers.create(image=IMAGE, names=["box"])
+    with box.layer.mount() as top:
+        work(top)
+    (box.directory / "state").write_bytes(b"of whoever runs it")
+    box.data.set("key", b"value")
+    store.shutdown()
+    with pytest.raises(StorageError, match="is not in the store") as raised:
+        convert(folder / "root", driver, into=folder / "new")
+    assert "--image-store" in raised.value.hint
+    before = state(folder / "root"), state(folder / "images")
+    done = convert(folder / "root", driver, imagestore=folder / "images", into=folder / "new")
+    assert (done.layers, done.images, done.containers) == (3, 1, 1)
+    assert (state(folder / "root"), state(folder / "images")) == before
+    same(store, opened(folder, driver, "new"))
+
+
+def test_an_ordinary_user_converts_his_store(ordinary_user: OrdinaryUser) -> None:
+    home = ordinary_user.home
+    store = ["-g", f"{home}/root", "-R", f"{home}/run", "-s", "vfs"]
+    ordinary_user.layerhold(*store, "import-layer", "-i", BASE, stdin=DIFFS[BASE])
+    ordinary_user.layerhold(*store, "import-layer", "-i", MIDDLE, BASE, stdin=DIFFS[MIDDLE])
+    said = ordinary_user.layerhold("convert", f"{home}/root", "--to", "overlay").stdout
+    assert said == f"2 layers, 0 images, 0 containers converted from vfs to overlay: {home}/root-overlay\n"
+    made = ["-g", f"{home}/root-overlay", "-R", f"{home}/run", "-s", "overlay"]
+    assert ordinary_user.layerhold(*made, "check", "-m", "1h").stdout == ""
+    ordinary_user.layerhold("convert", f"{home}/root-overlay", "--to", "vfs", "--into", f"{home}/back")
+    for driver, name in (("overlay", "root-overlay"), ("vfs", "back")):
+        assert (home / name / f"{driver}-layers").stat().st_uid == ordinary_user.uid

@@ -330,7 +330,7 @@ def _same_time(one: int, other: int) -> bool:
 
 
 def _is_compared(key: bytes) -> bool:
-    return key == _CAPABILITY or key.startswith(b"user.")
+    return key == _CAPABILITY or (key.startswith(b"user.") and not key.startswith(b"user.overlay."))
 
 
 def _lstat(root: Root, path: bytes) -> os.stat_result | None:

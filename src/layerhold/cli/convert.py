@@ -24,6 +24,7 @@ def convert(arguments: Sequence[str], given: Given) -> int:
             given.get("to"),
             into=given.get("into") or None,
             driver=given.get("storage-driver") or None,
+            imagestore=given.get("image-store") or None,
             options=given.all("storage-opt"),
             dry_run=dry_run,
             progress=report,

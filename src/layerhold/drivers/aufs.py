@@ -89,7 +89,8 @@ class AufsDriver:
         try:
             with os.scandir(os.path.join(self.home, "diff")) as entries:
                 for entry in entries:
-                    if is_safe(entry.name, self.reserved) and not entry.name.endswith(_REMOVING) and entry.is_dir():
+                    is_one = is_safe(entry.name, self.reserved) and not entry.name.endswith(_REMOVING)
+                    if is_one and entry.is_dir(follow_symlinks=False):
                         yield entry.name
         except FileNotFoundError:
             return

@@ -119,21 +119,22 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
 def open_to_read(name: str, graphroot: str, place: Place) -> Driver:
     """Open the driver `name` for a store of which nothing is changed; what it has to make it makes in `place`.
 
-    Raises DriverError, OSError.
+    Layers may also lie in the image store that `place` names. Raises DriverError, OSError.
     """
+    homes = [os.path.join(root, name) for root in (graphroot, place.imagestore) if root]
     if name in _LAYERS and name != "aufs":
         from layerhold.drivers.whole_trees import TreesToRead
 
-        return TreesToRead(name, os.path.join(graphroot, name), _LAYERS[name])
+        return TreesToRead(name, homes, _LAYERS[name])
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
         from layerhold.drivers.overlay_stack import read_text
 
-        home = os.path.join(graphroot, _overlay_home(name, graphroot))
-        if read_text(os.path.join(home, ".has-mount-program")).strip() == "true":
-            raise DriverError(f"{home} was filled by a mount program, which is not offered yet")
+        for home in homes:
+            if read_text(os.path.join(home, ".has-mount-program")).strip() == "true":
+                raise DriverError(f"{home} was filled by a mount program, which is not offered yet")
         own = os.path.join(place.graphroot, "overlay"), os.path.join(place.runroot, "overlay")
-        return OverlayDriver(*own, ("overlay.skip_mount_home=true",), additional=(home,), idmapped=place.idmapped)
+        return OverlayDriver(*own, ("overlay.skip_mount_home=true",), additional=homes, idmapped=place.idmapped)
     return _open(name, place.replace(graphroot=graphroot), ())
 
 

@@ -101,15 +101,16 @@ class WholeTrees:
 
 
 class TreesToRead(WholeTrees):
-    """The layers of a driver of this kind, in `directory` of its `home`, of which none is changed."""
+    """The layers of a driver of this kind, in `directory` of its `homes`, of which none is changed."""
 
     features = Features(read_only=True)
     squash = False
 
-    def __init__(self, name: str, home: str, directory: str) -> None:
+    def __init__(self, name: str, homes: Sequence[str], directory: str) -> None:
         self.name = name
-        self.home = home
-        self._homes = Homes(own=os.path.join(home, directory))
+        self.home = homes[0]
+        own, *others = (os.path.join(home, directory) for home in homes)
+        self._homes = Homes(own=own, additional=tuple(others))
 
     def _refuse(self, *_given: object, **_also: object) -> NoReturn:
         raise DriverReadOnly(f"{self.home} is only read")

@@ -358,10 +358,12 @@ class Root:
         return os.stat(name, dir_fd=at, follow_symlinks=False)
 
     def has(self, path: bytes) -> bool:
-        """Tell whether there is a name `path`."""
+        """Tell whether there is a name `path`, which may be too long for one."""
         try:
             self.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
             return False
         return True
 
