@@ -104,7 +104,10 @@ class LayerCopies:
             record = record.replace(mappings=container.mappings)  # until now a mount has shown it so
         wanted = record.replace(origin=self._target.files.volatile if is_volatile(record) else "", read_only=False)
         spec = LayerSpec(
-            label=record.mount_label, mappings=None if by_mount else record.mappings, parent_mappings=below
+            writable=container is not None,
+            label=record.mount_label,
+            mappings=None if by_mount else record.mappings,
+            parent_mappings=below,
         )
         with self._driver.building(record.id, record.parent or None, spec, self._wait) as build:
             split, known, digest = self._fill(record, build)

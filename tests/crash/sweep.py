@@ -109,10 +109,11 @@ def moments(template: Template, scenario: Scenario, calls: tuple[str, ...]) -> t
     scenarios.go_looks(place, scenario)
     after |= scenarios.paths(place)
     stores.clear(place.folder)
-    return sorted(_touching(log.read_text(errors="replace"), str(place.folder))), before | after
+    return sorted(touching(log.read_text(errors="replace"), str(place.folder))), before | after
 
 
-def _touching(log: str, folder: str) -> Iterator[Kill]:
+def touching(log: str, folder: str) -> Iterator[Kill]:
+    """Give the calls in a log of strace that changed something below `folder`."""
     counts: dict[tuple[str, str], int] = {}
     found = set()
     for line in log.splitlines():
