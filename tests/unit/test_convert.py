@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -383,10 +384,9 @@ def test_killed_at_any_time_it_can_be_begun_again(folder: Path, new: str) -> Non
     made = records(into, new)
     shutil.rmtree(into)
     for part in range(1, 9):
-        child = subprocess.Popen(words, env=env)
+        child = subprocess.Popen(words, env=env, start_new_session=True)
         time.sleep(whole * part / 9)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        kill(child)
         assert state(root) == before
         if into.exists():
             assert records(into, new) == made
@@ -395,6 +395,17 @@ def test_killed_at_any_time_it_can_be_begun_again(folder: Path, new: str) -> Non
     assert records(into, new) == made
     assert sorted(os.listdir(folder)) == ["root", into.name, "run"]
     assert stores.mounts_below(folder) == []
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and wait for those that it made, which hold its locks until they have ended, too."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    with suppress(ProcessLookupError):
+        for _ in range(300):
+            os.killpg(child.pid, 0)
+            time.sleep(0.01)
 
 
 # -- stores of other kinds
