@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.config import Config
-from layerhold.drivers import choose
+from layerhold.drivers import choose, third_party
 from layerhold.drivers.overlay_home import unmount_below
 from layerhold.errors import DamagedLayer, DriverError, DriverNotSupported, StorageError, StoreUnknown
 from layerhold.identifiers import check_id
@@ -84,7 +84,7 @@ def convert(
     """
     old = os.path.realpath(graphroot)
     new = os.path.abspath(into) if into else f"{old}-{to}"
-    if to not in choose.ORDER:
+    if to not in choose.ORDER and to not in third_party.names():
         raise DriverNotSupported(f"to convert to {to}", hint="the drivers are: " + ", ".join(choose.ORDER))
     name = driver or choose.prior(old)
     if not name or not choose.has_layers(old, name):

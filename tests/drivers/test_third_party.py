@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import layerhold
+from layerhold.convert import convert
 from layerhold.drivers.survey import survey
 from layerhold.errors import DriverError, DriverNotSupported
 from layerhold.testing.driver_suite import DriverSuite
+from tests import aufs_store
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/examples/plain_driver.py"
 BROKEN = """
@@ -83,3 +85,14 @@ def test_it_is_listed(tmp_path: Path) -> None:
     assert found["plain"].usable
     assert not found["broken"].usable
     assert "cannot be loaded" in found["broken"].reason
+
+
+def test_stores_are_converted_to_it_and_from_it(tmp_path: Path) -> None:
+    aufs_store.make(tmp_path / "old", tmp_path / "run")
+    convert(tmp_path / "old", "plain", into=tmp_path / "g")
+    assert _open(tmp_path, None).driver.name == "plain"
+    assert _open(tmp_path, None).check().ok
+    assert convert(tmp_path / "g", "vfs").old_driver == "plain"
+    with layerhold.Store.open(graphroot=tmp_path / "g-vfs", runroot=tmp_path / "run2") as store:
+        assert (store.driver.name, len(store.layers)) == ("vfs", 3)
+        assert store.check().ok

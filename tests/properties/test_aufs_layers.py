@@ -14,8 +14,8 @@ from layerhold.archive import changes, export
 from layerhold.archive.apply import apply
 from layerhold.archive.united import United, opened
 from layerhold.archive.whiteouts import AUFS_MARKS, ERASE, NO_DELETIONS, MarksOfAufs
-from tests import stores
-from tests.properties.test_trees import NAMES, SETTINGS, Node, make, rows, scratch, trees
+from layerhold.testing.trees import differences
+from tests.properties.test_trees import NAMES, SETTINGS, Node, as_kept, make, scratch, trees
 
 
 @SETTINGS
@@ -70,4 +70,4 @@ def is_applied_again(stack: list[str], below: Path, top: Path) -> None:
     """See that the tar of the uppermost layer, unpacked over the tree below it, gives its own."""
     tar = b"".join(export.tar(stack[0], changes=None, deletions=AUFS_MARKS, lowers=tuple(stack[1:])))
     apply(io.BytesIO(tar), str(below), deletions=ERASE)
-    assert stores.differences(rows(below, links=False), rows(top, links=False), ignore=["mtime_ns"]) == []
+    assert differences(as_kept(below, links=False), as_kept(top, links=False), ignore=["mtime_ns"]) == []
