@@ -14,6 +14,8 @@ from layerhold.drivers.choose import Place, open_driver
 from layerhold.linux import mounts
 from tests import disks, stores
 
+pytest.register_assert_rewrite("layerhold.testing.driver_suite")
+
 Tree = dict[str, bytes | None]
 ROOT = pytest.mark.root
 

@@ -38,14 +38,23 @@ class Answer(NamedTuple):
     output: str
 
 
-def run(script: str, job: Path, *, options: str = "", modules: Sequence[str] = (), seconds: float = 80) -> Answer:
+def run(
+    script: str,
+    job: Path,
+    *,
+    suite: str = "bookworm",
+    options: str = "",
+    modules: Sequence[str] = (),
+    seconds: float = 80,
+) -> Answer:
     """Boot, run a shell script as root in the folder `job`, shared with the guest as /run/job, and power off.
 
-    `options` are words for the kernel, `modules` are loaded before the script starts. Raises Unavailable where there is
+    `suite` is the Debian whose kernel it is, `options` are words for the kernel, `modules` are loaded before the script
+    starts. Raises Unavailable where there is
     no QEMU or no kernel, AssertionError if the guest does not come to its end in time.
     """
     _need_qemu()
-    folder = kernel()
+    folder = kernel(suite)
     (job / "run.sh").write_text(script)
     for name in ("status", "output"):
         (job / name).unlink(missing_ok=True)
@@ -70,13 +79,13 @@ def _need_qemu() -> None:
 
 
 @functools.cache
-def kernel() -> Path:
+def kernel(suite: str = "bookworm") -> Path:
     """A folder with Debian's cloud kernel, its modules and a static busybox."""
-    return programs.made(programs.PROGRAMS / "kernel-bookworm", _make_kernel)
+    return programs.made(programs.PROGRAMS / f"kernel-{suite}", functools.partial(_make_kernel, suite))
 
 
-def _make_kernel(place: Path, _final: Path) -> None:
-    programs.download("bookworm", ("busybox-static",), place, behind="linux-image-cloud-amd64")
+def _make_kernel(suite: str, place: Path, _final: Path) -> None:
+    programs.download(suite, ("busybox-static",), place, behind="linux-image-cloud-amd64")
     programs.run(str(place / "bin/busybox"), "depmod", "-b", str(place), _version(place))
 
 

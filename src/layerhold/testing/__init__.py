@@ -4,9 +4,6 @@
     everything.py     layers with every kind of file and of change, and what is to come of them
     trees.py          all that is on disk of a tree, to be compared
 
-Nothing else of the package needs pytest.
+Only the first needs pytest; `pytest.register_assert_rewrite("layerhold.testing.driver_suite")` in a conftest.py has it
+show what was compared.
 """
-
-import pytest
-
-pytest.register_assert_rewrite("layerhold.testing.driver_suite")
