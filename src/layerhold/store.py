@@ -357,6 +357,7 @@ class Store:
                     for id in mounted:
                         self.driver.unmount(id)
                         editors.mounts.remove(id)
+                        editors.mounts.save()  # the next one may be busy
             if not mounted or force:
                 held.record_write()
                 self.driver.shutdown()

@@ -29,13 +29,17 @@ AUFS_MARKS = "aufs-marks"  # a file `.wh.<name>`, or `.wh..wh..opq` in the direc
 
 
 class Features(Value):
-    """What a driver can do here. `read_only`: layers can be read, and nothing else."""
+    """What a driver can do here.
+
+    `read_only`: layers can be read, and nothing else. `native_diff`: what a layer changes is known without comparing
+    two trees. `reflink`: copies share their blocks where the file system can. `volatile`: mounts that are never synced.
+    `quota`: layers can be limited in size.
+    """
 
     read_only: bool = False
     native_diff: bool = False
     reflink: bool = False
     volatile: bool = False
-    idmapped: bool = False
     quota: bool = False
 
 

@@ -340,10 +340,6 @@ class Root:
         with self._readable(path):
             return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
 
-    def remove_xattr(self, path: bytes, key: bytes) -> None:
-        """Remove an extended attribute."""
-        os.removexattr(self._proc_path(path), key, follow_symlinks=not path)
-
     def _proc_path(self, path: bytes) -> bytes:
         if not path:
             return _by_number(self._root)
