@@ -446,3 +446,19 @@ def test_an_ordinary_user_converts_his_store(ordinary_user: OrdinaryUser) -> Non
     ordinary_user.layerhold("convert", f"{home}/root-overlay", "--to", "vfs", "--into", f"{home}/back")
     for driver, name in (("overlay", "root-overlay"), ("vfs", "back")):
         assert (home / name / f"{driver}-layers").stat().st_uid == ordinary_user.uid
+
+
+@ROOT
+@pytest.mark.parametrize("driver", ["aufs", "vfs", "overlay"])
+def test_a_store_that_nobody_can_write_to_is_converted(folder: Path, driver: str) -> None:
+    root = fill(folder, driver)
+    for lock in root.rglob("*.lock"):
+        lock.unlink()
+    subprocess.run(["mount", "--bind", str(root), str(root)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(root)], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (root / "file").touch()
+    convert(root, "vfs", into=folder / "new")
+    subprocess.run(["umount", str(root)], check=True)
+    assert opened(folder, "vfs", "new").check().ok
+    assert list(root.rglob("*.lock")) == []
