@@ -5,6 +5,8 @@ that the target names, which is made if need be; what is there already is replac
 merged. Anything else is copied to the very name of the target, and the directories above it are made if need be.
 (`containers-storage` 1.64, as it was seen to do it.)
 
+A layer that its driver cannot mount can be copied out of all the same.
+
 A layer is a root that no path leads out of: links on the way, absolute ones and "..", stay inside (tree/root.py). Go's
 program follows them on the host.
 
@@ -24,6 +26,7 @@ from layerhold.archive.changes import ADD, Change, walk
 from layerhold.archive.entry import Entry, clean
 from layerhold.archive.extract import NO_DELETIONS, Extractor
 from layerhold.archive.tar import TarReader
+from layerhold.archive.united import United
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.errors import StorageError
 from layerhold.progress import metering
@@ -34,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from layerhold.archive.united import Tree
     from layerhold.ids.mappings import IdMappings
     from layerhold.layers import Layer
     from layerhold.progress import Callback, Meter
@@ -53,13 +57,22 @@ class Place(Value):
 
 
 class Opened(Value):
-    """A place that can be reached: `path` below `root`. For errors: where on the host `root` is, and the place."""
+    """A place that can be reached: `path` below `root`. For errors: where on the host `root` is, and the place.
 
-    root: Root
+    `root` is United for a layer that cannot be mounted, of which files can be copied all the same.
+    """
+
+    root: Tree
     path: bytes
     top: str
     shown: str
     mappings: IdMappings | None
+
+    @property
+    def into(self) -> Root:
+        """The root, to be written to: a target is mounted."""
+        assert isinstance(self.root, Root)
+        return self.root
 
 
 def copy(sources: Sequence[Place], target: Place, *, owner: Owner = None, progress: Callback | None = None) -> None:
@@ -68,27 +81,35 @@ def copy(sources: Sequence[Place], target: Place, *, owner: Owner = None, progre
     `progress` is told how much is copied. What is there of a copy that fails, or is ended, stays. Raises LayerUnknown,
     DriverError, StorageError, NotPermitted, OSError.
     """
-    with metering(progress, "copying") as meter, opened(target) as there:
+    with metering(progress, "copying") as meter, opened(target, to_write=True) as there:
         for source in sources:
             with opened(source) as one:
                 copy_one(one, there, owner, meter)
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[Opened]:
-    """Make a place reachable: the layer is mounted until the block ends."""
+def opened(place: Place, *, to_write: bool = False) -> Iterator[Opened]:
+    """Make a place reachable: the layer is mounted until the block ends, or only read if it cannot be."""
     with ExitStack() as stack:
         top, shown, mappings = "/", place.path, None
         path = clean(os.fsencode(os.path.abspath(place.path)))
+        tree: Tree | None = None
         if place.layer is not None:
-            top = str(stack.enter_context(place.layer.mount()))
+            tree = None if to_write else stack.enter_context(place.layer.unmounted())
+            top = str(stack.enter_context(place.layer.mount())) if tree is None else ""
             path, mappings = clean(os.fsencode(place.path)), place.layer.record.mappings
             shown = os.path.join(top, os.fsdecode(path)) if path else top
-        yield Opened(root=stack.enter_context(Root(top)), path=path, top=top, shown=shown, mappings=mappings)
+        if isinstance(tree, United):
+            path, shown = tree.resolved(path), "/" + os.fsdecode(path)
+        root = stack.enter_context(Root(top)) if tree is None else tree
+        yield Opened(root=root, path=path, top=top, shown=shown, mappings=mappings)
 
 
 def copy_one(source: Opened, target: Opened, owner: Owner = None, meter: Meter | None = None) -> None:
     """Copy one thing. Raises as `copy` does."""
+    if isinstance(source.root, United):
+        _copy_unmounted(source.root, source, target, owner=owner, meter=meter)
+        return
     try:
         fd = source.root.find_directory(source.path)
     except NotADirectoryError:
@@ -102,20 +123,55 @@ def copy_one(source: Opened, target: Opened, owner: Owner = None, meter: Meter |
         os.close(fd)
 
 
+def _copy_unmounted(tree: United, source: Opened, target: Opened, *, owner: Owner, meter: Meter | None) -> None:
+    try:
+        path = tree.follow(source.path)
+        is_directory = stat.S_ISDIR(tree.lstat(path).st_mode)
+    except FileNotFoundError:
+        raise _failed("stat", errno.ENOENT, source.shown) from None
+    if is_directory:
+        with _directory(target, owner) as into:
+            entries = _link(source) if _is_link(source) else _entries_below(tree, path, source.mappings)
+            _unpack(into, entries, target, owner, meter)
+    else:
+        _copy_file(source, target, owner, meter)
+
+
 # -- directories
 
 
 def _copy_directory(fd: int, source: Opened, target: Opened, owner: Owner, meter: Meter | None) -> None:
+    with _directory(target, owner) as into:
+        if not os.path.sameopenfile(fd, into):  # or each file would be removed before it is read
+            entries = _link(source) if _is_link(source) else _entries(fd, source.mappings)
+            _unpack(into, entries, target, owner, meter)
+
+
+@contextmanager
+def _directory(target: Opened, owner: Owner) -> Iterator[int]:
+    """Give the directory of the target, made if need be."""
     _make_directories(target, target.path + b"/.", _MODE_OF_DIRECTORIES, owner)
-    into = target.root.find_directory(target.path)
+    into = target.into.find_directory(target.path)
     try:
-        if os.path.sameopenfile(fd, into):  # each file would be removed before it is read
-            return
-        entries = _link(source) if _is_link(source) else _entries(fd, source.mappings)
-        _unpack(into, entries, target, owner, meter)
-        os.utime(_by_number(into), ns=(now := time.time_ns(), now))
+        yield into
     finally:
         os.close(into)
+
+
+def _entries_below(
+    tree: United, directory: bytes, mappings: IdMappings | None
+) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
+    """Give all that is in a directory of a tree, as if it were the top."""
+    from layerhold.archive import export
+
+    listed = [Change(b"/" + path, ADD) for path, _, _ in walk(tree, directory)]
+    reader = TarReader(export.tar(tree, changes=listed, deletions=NO_DELETIONS, lowers=None, mappings=mappings))
+    above = directory + b"/" if directory else b""
+    while (entry := reader.next()) is not None:
+        entry.name = entry.path = entry.path.removeprefix(above)
+        if entry.kind == b"1":
+            entry.linkname = entry.linkname.removeprefix(above)
+        yield entry, reader.content()
 
 
 def _entries(fd: int, mappings: IdMappings | None) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
@@ -163,10 +219,9 @@ def _copy_file(source: Opened, target: Opened, owner: Owner, meter: Meter | None
             file = source.root.open_file(path)
             stack.callback(os.close, file)
             content = _content(file)
-        into = target.root.find_directory(directory)
+        into = target.into.find_directory(directory)
         stack.callback(os.close, into)
         _unpack(into, [(entry, content)], target, owner, meter)
-        os.utime(_by_number(into), ns=(now := time.time_ns(), now))
 
 
 def _entry(source: Opened, path: bytes, kind: bytes, info: os.stat_result) -> Entry:
@@ -205,7 +260,7 @@ def _make_directories(target: Opened, path: bytes, mode: int, owner: Owner) -> N
     if target.mappings is not None:
         owner = target.mappings.to_host(*(owner or (0, 0)))
     try:
-        target.root.make_parents(path, mode, owner)
+        target.into.make_parents(path, mode, owner)
     except (FileExistsError, NotADirectoryError) as error:
         raise _failed("mkdir", error.errno, _in_the_way(target, path)) from None
 
@@ -216,7 +271,7 @@ def _in_the_way(target: Opened, path: bytes) -> str:
     for count in range(1, len(parts) + 1):
         above = b"/".join(parts[:count])
         try:
-            os.close(target.root.find_directory(above))
+            os.close(target.into.find_directory(above))
         except OSError:
             return os.path.join(target.top, os.fsdecode(above))
     return target.shown
@@ -229,7 +284,7 @@ def _unpack(
     owner: Owner,
     meter: Meter | None,
 ) -> None:
-    """Unpack entries into the directory `into`."""
+    """Unpack entries into the directory `into`, which has changed now."""
     with (
         Root(_by_number(into), filling=True) as root,
         Extractor(root, deletions=NO_DELETIONS, mappings=target.mappings) as extractor,
@@ -242,6 +297,7 @@ def _unpack(
             else:
                 extractor.add(entry, _metered(content, meter))
                 meter.add(entries=1)
+    os.utime(_by_number(into), ns=(now := time.time_ns(), now))
 
 
 def _metered(content: Iterable[memoryview], meter: Meter) -> Iterator[memoryview]:

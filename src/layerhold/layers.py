@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from layerhold.archive.changes import Change
     from layerhold.archive.compress import Readable
+    from layerhold.archive.united import United
     from layerhold.comparing import Comparison
     from layerhold.drivers.base import Driver
     from layerhold.ids.mappings import IdMappings
@@ -282,6 +283,22 @@ class Layer(Item["LayerRecord"]):
             self.id, label=label, options=options, read_only=read_only, volatile=volatile, mappings=mappings
         )
         return Mount(self, path)
+
+    @contextmanager
+    def unmounted(self) -> Iterator[United | None]:
+        """Give the tree of a layer to be read without a mount, if its driver cannot mount it; else None.
+
+        The layers are locked, for reading, until the block ends. Raises LayerUnknown, DriverError, OSError.
+        """
+        owner = self._collection
+        with ExitStack() as stack:
+            tree: str | United = ""
+            if owner.driver.features.read_only:
+                from layerhold.comparing import tree_of
+
+                self.record = self._now(stack.enter_context(owner._tables.reading("layers")).layers)
+                tree = tree_of(stack.enter_context(owner.driver.contents(self.id, against=None)))
+            yield None if isinstance(tree, str) else stack.enter_context(tree)
 
     def unmount(self, *, force: bool = False) -> bool:
         """Undo one `mount`, or all of them with `force`; tell whether the layer is still mounted."""

@@ -15,6 +15,7 @@ import pytest
 from layerhold.archive.changes import walk
 from layerhold.archive.united import opened
 from layerhold.comparing import tree_of
+from layerhold.copying import Place, copy
 from layerhold.drivers.base import AUFS_MARKS
 from layerhold.errors import DriverError, DriverNotSupported, DriverReadOnly
 from layerhold.store import Store
@@ -152,6 +153,36 @@ def test_what_would_change_files_is_refused_with_the_way_out(graphroot: Path, wo
 def test_records_can_be_changed(store: Store) -> None:
     store.layers[BASE].add_names(["more"])
     assert store.layers["more"].id == BASE
+
+
+def test_files_are_copied_out_of_a_layer(store: Store, tmp_path: Path) -> None:
+    box, out = store.containers["box"].layer, tmp_path / "out"
+    copy([Place(path="/etc/conf", layer=box)], Place(path=f"{out}/conf"))
+    copy([Place(path="/bin/one", layer=box)], Place(path=f"{out}/one"))
+    assert (out / "conf").read_bytes() == b"third"
+    assert (out / "one").read_bytes() == b"#!one"
+    copy([Place(path="/usr", layer=box)], Place(path=f"{out}/usr"))
+    assert sorted(os.listdir(out / "usr/bin")) == ["four", "one", "three", "two"]
+    assert (out / "usr/bin/one").stat().st_ino == (out / "usr/bin/two").stat().st_ino
+    copy([Place(path="/", layer=box)], Place(path=f"{out}/all"))
+    assert {str(path.relative_to(out / "all")) for path in (out / "all").rglob("*") if not path.is_dir()} == SEEN[
+        TOP
+    ] - {"bin"}
+    assert (out / "all/bin").readlink() == Path("usr/bin")
+    copy([Place(path="/bin", layer=box)], Place(path=f"{out}/links"))
+    assert (out / "links/bin").is_symlink()
+
+
+@pytest.mark.parametrize("path", ["/etc/gone", "/etc/kept", "/nowhere/at/all", "/etc/conf/below"])
+def test_what_is_not_there_is_not_copied(store: Store, tmp_path: Path, path: str) -> None:
+    with pytest.raises(OSError, match=f"stat: No such file or directory: '{path}'"):
+        copy([Place(path=path, layer=store.containers["box"].layer)], Place(path=f"{tmp_path}/out"))
+
+
+def test_nothing_is_copied_into_a_layer(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DriverReadOnly):
+        copy([Place(path=f"{tmp_path}/file")], Place(path="/file", layer=store.layers[BASE]))
 
 
 def test_what_go_left_half_made_is_not_shown(graphroot: Path) -> None:

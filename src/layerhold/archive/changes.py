@@ -130,9 +130,9 @@ def hides_below(root: Root, lowers: Sequence[Root], of_layer: Marks) -> Callable
     return _Layer(root, lowers, of_layer).hides_below
 
 
-def walk(root: Tree) -> Iterator[Name]:
-    """Go through a tree, each directory before what is in it."""
-    stack = [iter(root.listing(b""))]
+def walk(root: Tree, top: bytes = b"") -> Iterator[Name]:
+    """Go through a tree, or what is below `top` in it, each directory before what is in it."""
+    stack = [iter(root.listing(top))]
     while stack:
         for name in stack[-1]:
             yield name

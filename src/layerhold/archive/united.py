@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layerhold.tree.root import Name
 
 _KEPT = 256  # directories
+_MAX_LINKS = 40  # as the kernel
 
 
 class _Directory(Value):
@@ -83,6 +84,39 @@ class United:
     def open_file(self, path: bytes) -> int:
         """Open the regular file `path` for reading."""
         return self._having(path).open_file(path)
+
+    def resolved(self, path: bytes) -> bytes:
+        """Give `path` without links on the way to its last name, as `chroot` follows them. Raises OSError (ELOOP)."""
+        way: list[bytes] = []
+        left = path.split(b"/")[::-1]
+        links = 0
+        while left:
+            name = left.pop()
+            if name == b"..":
+                way = way[:-1]
+            if name in (b"", b".", b".."):
+                continue
+            here = b"/".join((*way, name))
+            if not left or not self.has(here) or not stat.S_ISLNK(self.lstat(here).st_mode):
+                way.append(name)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
+            target = self.readlink(here)
+            way = [] if target.startswith(b"/") else way
+            left += target.split(b"/")[::-1]
+        return b"/".join(way)
+
+    def follow(self, path: bytes) -> bytes:
+        """Give the path of what `path` leads to when links at its end are followed, too. Raises OSError (ELOOP)."""
+        for _ in range(_MAX_LINKS):
+            path = self.resolved(path)
+            if not path or not stat.S_ISLNK(self.lstat(path).st_mode):
+                return path
+            target = self.readlink(path)
+            path = target if target.startswith(b"/") else path[: path.rfind(b"/") + 1] + target
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
 
     def _having(self, path: bytes) -> Root:
         """Give the layer whose `path` is to be seen. Raises FileNotFoundError."""

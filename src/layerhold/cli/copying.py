@@ -29,7 +29,7 @@ def copy(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def _copied(sources: Sequence[Place], target: Place, owner: tuple[int, int] | None, report: Callback | None) -> str:
     """Copy; give what Go's program says of what could not be copied."""
-    with metering(report, "copying") as meter, opened(target) as there:
+    with metering(report, "copying") as meter, opened(target, to_write=True) as there:
         for source in sources:
             with opened(source) as one:
                 try:

@@ -37,7 +37,7 @@ ORDER = ("overlay", "btrfs", "vfs")
 _NOT_YET = ("zfs",)
 # Stores of these drivers are known, too, though nothing here can make one.
 _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
-_ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted (layerhold convert)"
+_ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted by `layerhold convert`"
 # The directories of the homes in which layers are, where that is not the home itself.
 _LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "vfs": "dir"}
 # What is in a home that has no layer yet.

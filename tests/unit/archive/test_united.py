@@ -78,6 +78,37 @@ def test_what_is_not_there(tmp_path: Path, path: bytes) -> None:
             tree.lstat(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "resolved", "followed"),
+    [
+        (b"", b"", b""),
+        (b"d/f", b"d/f", b"d/f"),
+        (b"to-d", b"to-d", b"d"),
+        (b"to-d/f", b"d/f", b"d/f"),
+        (b"d/up/to-d/f", b"d/f", b"d/f"),
+        (b"d/../../d/./f", b"d/f", b"d/f"),
+        (b"to-to/f", b"d/f", b"d/f"),
+        (b"d/to-f", b"d/to-f", b"d/f"),
+        (b"missing/x", b"missing/x", None),
+    ],
+)
+def test_links_are_followed_inside(tmp_path: Path, path: bytes, resolved: bytes, followed: bytes | None) -> None:
+    with layers(tmp_path, {"d": None}, {"d/f": b"", "e": None}):
+        for name, target in (("1/to-d", "/d"), ("0/to-to", "to-d"), ("0/d/up", "../.."), ("1/d/to-f", "../to-d/f")):
+            (tmp_path / name).symlink_to(target)
+        (tmp_path / "0/loop").symlink_to("loop")
+    with United([str(tmp_path / "0"), str(tmp_path / "1")], MarksOfAufs()) as tree:
+        assert tree.resolved(path) == resolved
+        if followed is None:
+            with pytest.raises(FileNotFoundError):
+                tree.follow(path)
+        else:
+            assert tree.follow(path) == followed
+        for look in (tree.follow, tree.resolved):
+            with pytest.raises(OSError, match="Too many levels"):
+                look(b"loop/x")
+
+
 def test_only_the_directories_of_a_walk_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(united, "_KEPT", 2)
     names: dict[str, bytes | None] = {f"d{number}/e/f{number}": b"" for number in range(9)}
