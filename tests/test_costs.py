@@ -23,7 +23,7 @@ import layerhold
 from layerhold.records.codec import encode
 from layerhold.tree.files import write_atomic
 from layerhold.values import Value
-from tests import inputs, programs
+from tests import disks, inputs, programs
 from tests.test_architecture import FREE, SOURCE, loaded_by
 
 # -- system calls for each file
@@ -264,6 +264,10 @@ tree.durable tree.files tree.trash values
 """
 OF_A_COMMAND = {"exists": "cli.create cli.progress cli.things", "layers": "cli.show"}
 OF_A_DRIVER = {
+    "btrfs": """
+        drivers.btrfs drivers.btrfs_quotas drivers.btrfs_subvolumes drivers.home_mount drivers.sizes drivers.whole_trees
+        linux.btrfs linux.idmap
+    """,
     "vfs": "drivers.vfs drivers.whole_trees",
     "overlay": """
         drivers.home_mount drivers.overlay drivers.overlay_home drivers.overlay_links drivers.overlay_probe
@@ -277,11 +281,14 @@ STANDARD = frozenset(
 
 
 @pytest.mark.parametrize("command", OF_A_COMMAND)
-@pytest.mark.parametrize("driver", ["vfs", pytest.param("overlay", marks=pytest.mark.root)])
-def test_modules_at_start_up(store_dir: Path, command: str, driver: str) -> None:
+@pytest.mark.parametrize(
+    "driver", ["vfs", *(pytest.param(name, marks=pytest.mark.root) for name in ("overlay", "btrfs"))]
+)
+def test_modules_at_start_up(command: str, driver: str) -> None:
     """Exactly these are loaded: one more is a cost for every command, and is to be meant."""
-    _command(store_dir, driver, "create-layer", "-n", "x")
-    loaded = _command(store_dir, driver, *{"exists": ["exists", "x"], "layers": ["layers"]}[command])
+    with disks.scratch_for(driver) as folder:
+        _command(folder, driver, "create-layer", "-n", "x")
+        loaded = _command(folder, driver, *{"exists": ["exists", "x"], "layers": ["layers"]}[command])
     ours = {name.removeprefix("layerhold.") for name in loaded if name.startswith("layerhold.")}
     assert ours == {*EVERY.split(), *OF_A_COMMAND[command].split(), *OF_A_DRIVER[driver].split()}
     assert {name for name in loaded - loaded_by(FREE) if name.partition(".")[0] != "layerhold"} <= STANDARD

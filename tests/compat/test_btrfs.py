@@ -16,7 +16,7 @@ from layerhold.drivers import btrfs_subvolumes
 from layerhold.errors import StorageError
 from layerhold.linux import btrfs as calls
 from layerhold.testing import trees
-from tests import disks, programs
+from tests import disks, programs, stores
 from tests.compat.test_commands import tar
 from tests.compat.test_podman import NAME, build_image
 from tests.inputs import Input
@@ -108,6 +108,22 @@ def test_our_limits_are_gos(disk: Path, version: str) -> None:
     ours_alone.go("delete-layer", LAYER, version=version)
     ours_alone.go("delete-container", BOX, version=version)
     assert list((place.root / "btrfs/quotas").glob("[!.]*")) == []
+
+
+def test_limits_of_a_file_of_settings(disk: Path) -> None:
+    """`size` of the driver's own table goes before the general one."""
+    kept = {}
+    for name in ("ours", "go"):
+        place, settings = place_on(disk, name=name), disk / f"{name}.conf"
+        settings.write_text(
+            f'[storage]\ndriver = "btrfs"\ngraphroot = "{place.root}"\nrunroot = "{place.run}"\n'
+            '[storage.options]\nsize = "10M"\n[storage.options.btrfs]\nmin_space = "1M"\nsize = "20M"\n'
+        )
+        env = os.environ | {"CONTAINERS_STORAGE_CONF": str(settings)}
+        words = stores.ours() if name == "ours" else [programs.storage()]
+        subprocess.run([*words, "create-layer", "-i", LAYER], check=True, capture_output=True, env=env)
+        kept[name] = (place.root / "btrfs/quotas" / LAYER).read_text()
+    assert kept == {"ours": str(20 * MIB), "go": str(20 * MIB)}
 
 
 @pytest.mark.parametrize(

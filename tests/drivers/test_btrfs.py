@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.config import Config
 from layerhold.drivers import btrfs_subvolumes
 from layerhold.drivers.base import Driver, LayerSpec, MountOptions
 from layerhold.drivers.btrfs import BtrfsDriver
@@ -152,6 +153,37 @@ def test_found_without_being_named(btrfs: Bench) -> None:
         return Store.open(graphroot=btrfs.graphroot, runroot=btrfs.runroot).driver
 
     assert found().name == "btrfs"
+
+
+def test_by_way_of_links(btrfs: Bench) -> None:
+    link = btrfs.graphroot.parent / "link"
+    for place in (btrfs.graphroot, home(btrfs)):
+        link.symlink_to(place)
+        driver = BtrfsDriver(str(link), ["btrfs.min_space=1M"])
+        with driver.building("base", None, LayerSpec()) as build:
+            build.publish()
+        with driver.building("child", "base", LayerSpec()) as build:
+            build.publish()
+        with driver.trash() as trash:
+            driver.remove("base", trash)
+        assert list(driver.ids()) == ["child"]
+        driver.shutdown()
+        link.unlink()
+
+
+def test_a_root_for_images_has_their_records_alone(btrfs: Bench) -> None:
+    config = Config.load(graphroot=btrfs.graphroot, runroot=btrfs.runroot, driver="btrfs")
+    images = btrfs.graphroot.parent / "images"
+    with Store.open(config.replace(imagestore=str(images))) as store:
+        below = store.layers.create(writable=False)
+        above = store.layers.create(below)
+        assert {layer(btrfs, below.id).is_dir(), layer(btrfs, above.id).is_dir()} == {True}
+        assert below.id in (images / "btrfs-layers/layers.json").read_text()
+        assert store.check(unreferenced_for=1e9).ok
+        assert store.collect_garbage() == []
+        above.delete()
+        below.delete()
+        assert list(store.driver.ids()) == []
 
 
 def test_status(btrfs: Bench) -> None:

@@ -8,9 +8,9 @@ A new layer is a snapshot of its parent, which takes no time and no room whateve
 as any other, and renamed into its place; removing one is renaming it aside, and destroying it there. A crash leaves
 only what is in `tempdirs`, or a limit without a layer, which the next layer of that ID replaces.
 
-Where Go's program leaves plain directories in place of subvolumes, or somebody copied a store without snapshots, layers
-are copied file by file. An ordinary user can have this driver, too; he may not destroy subvolumes (unless they are
-mounted with `user_subvol_rm_allowed`), so their files are removed one by one, and not limit them.
+Where somebody copied a store without its subvolumes, layers are plain directories, and are copied file by file. An
+ordinary user can have this driver, too; he may not limit subvolumes, nor destroy them unless they are mounted with
+`user_subvol_rm_allowed`, so their files are removed one by one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from layerhold.drivers.options import parse
 from layerhold.drivers.sizes import parse_size
 from layerhold.drivers.whole_trees import WholeBuild, WholeTrees, begin
 from layerhold.errors import BadConfig, DriverError, DriverPrerequisites
+from layerhold.linux import mountinfo
 from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs
 from layerhold.tree.trash import Aside, Shredder
@@ -112,10 +113,9 @@ class BtrfsDriver(WholeTrees):
             yield _Build(place, self.path(id), self._quotas, limit, copied=True)
 
     def mount(self, id: str, options: MountOptions) -> str:
-        """Say where the subvolume is, and limit it if it has a limit."""
+        """Say where the subvolume is, and limit it if it has a limit and this user may."""
         path = super().mount(id, options)
-        limit = self._quotas.of(id)
-        if limit:
+        if self.features.quota and (limit := self._quotas.of(id)):
             self._quotas.limit(path, limit)
         return path
 
@@ -198,11 +198,18 @@ class _Build(WholeBuild):
 
 def _refuse_other_filesystems(home: str) -> None:
     """Raise DriverPrerequisites, in Go's words, if the home is not, or would not be, on btrfs."""
-    from layerhold.linux import btrfs
-
-    above = home
+    above = os.path.abspath(home)
     while not os.path.isdir(above):
         above = os.path.dirname(above)
-    with btrfs_subvolumes.opened(above) as fd:
-        if not btrfs.is_btrfs(fd):
-            raise DriverPrerequisites(f'"{home}" is not on a btrfs filesystem')
+    if not _on_btrfs(above):
+        raise DriverPrerequisites(f'"{home}" is not on a btrfs filesystem')
+
+
+def _on_btrfs(directory: str) -> bool:
+    from layerhold.linux import btrfs
+
+    try:
+        with btrfs_subvolumes.opened(directory) as fd:
+            return btrfs.is_btrfs(fd)
+    except PermissionError:  # a directory above the store that this user may only pass through
+        return mountinfo.filesystem_of(directory) == "btrfs"

@@ -7,9 +7,9 @@ A limit counts all that the layer refers to, also what it shares with its parent
 for the subvolume; it is set again at each mount, in case quotas were off meanwhile. Counting is turned on with the
 first limit, for the whole file system, and is never turned off: others may use it.
 
-A quota group can be removed when the kernel is done with removing the subvolume, some seconds later (from Linux 6.11 on
-it goes by itself then). So the numbers are noted, and their groups removed at one of the next sweeps or removals. (Go
-tries too early, says that it failed, and leaves the group.)
+A quota group can be removed when the kernel is done with removing the subvolume, some seconds later. Linux 6.18 does it
+by itself then, 6.1 does not. So the numbers are noted, and their groups removed at one of the next sweeps or removals.
+(Go tries too early, says that it failed, and leaves the group.)
 """
 
 from __future__ import annotations

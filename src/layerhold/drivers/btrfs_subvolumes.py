@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from layerhold.progress import Meter
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Who is not root may not do it, or the kernel cannot.
 _CANNOT = (errno.EPERM, errno.EACCES, errno.ENOTTY, errno.EROFS)
 
@@ -138,8 +138,8 @@ def _let_files_be_removed(at: int, name: bytes) -> None:
 
 @contextmanager
 def opened(path: str | bytes, at: int | None = None) -> Iterator[int]:
-    """Open a directory."""
-    fd = os.open(path, _DIRECTORY, dir_fd=at)
+    """Open a directory; what has its name in the directory `at` must not be a link."""
+    fd = os.open(path, _DIRECTORY | (0 if at is None else os.O_NOFOLLOW), dir_fd=at)
     try:
         yield fd
     finally:
