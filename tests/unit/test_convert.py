@@ -33,9 +33,9 @@ from layerhold.errors import (
 from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.progress import Progress
 from layerhold.store import Store
-from layerhold.testing import trees
+from layerhold.testing import everything, trees
 from tests import aufs_store, disks, stores
-from tests.aufs_store import BASE, DIFFS, IMAGE, MIDDLE, NAME
+from tests.aufs_store import BASE, DIFFS, IMAGE, MIDDLE, NAME, TOP
 from tests.users import OrdinaryUser
 
 ROOT = pytest.mark.root
@@ -175,6 +175,32 @@ def same(old: Store, new: Store) -> None:
     assert "/etc/more" in {os.fsdecode(change.path) for change in box.layer.changes()}
     new.containers.create(image=IMAGE)
     new.shutdown()
+
+
+@ROOT
+@pytest.mark.parametrize(("old", "new"), [("vfs", "overlay"), ("overlay", "vfs")])
+def test_every_kind_of_file_and_of_change(folder: Path, old: str, new: str) -> None:
+    can = everything.Can.here()
+    below, above = everything.base(can), everything.top(can)
+    store = opened(folder, old)
+    base = store.layers.create(id=BASE, diff=io.BytesIO(everything.as_tar(below)))
+    store.layers.create(base, id=MIDDLE, diff=io.BytesIO(everything.as_tar(above)))
+    with store.layers.create(MIDDLE, id=TOP).mount() as top:
+        for name in (b"a/file", b"deep/deep/file"):
+            os.truncate(os.path.join(os.fsencode(top), name), 2)
+        os.setxattr(top / "a/setuid", "user.more", b"1")
+    with store.layers[TOP].mount() as top:
+        written = trees.rows(top)
+    store.shutdown()
+    convert(folder / "root", new)
+    made = opened(folder, new, f"root-{new}")
+    for id, tree in ((BASE, everything.expected(below)), (MIDDLE, everything.expected(below, above))):
+        with made.layers[id].mount(read_only=True) as top:
+            assert trees.differences(tree, {path: row for path, row in trees.rows(top).items() if path}) == []
+    with made.layers[TOP].mount(read_only=True) as top:
+        assert trees.differences(written, trees.rows(top), ignore=["mtime_ns"]) == []
+    assert made.check().ok
+    made.shutdown()
 
 
 @ROOT
