@@ -9,7 +9,7 @@ directories at once (`Contents.united`). The caller holds the layers' lock.
 from __future__ import annotations
 
 from layerhold.blocks import ExitStack
-from layerhold.drivers.base import ERASE
+from layerhold.drivers.base import ERASE, FUSE_MARKS
 from layerhold.errors import DamagedLayer
 from layerhold.progress import Meter
 
@@ -115,9 +115,15 @@ def tree_of(contents: Contents) -> str | United:
     if not contents.united:
         return contents.path
     from layerhold.archive.united import United
+
+    paths = (contents.path, *(contents.lowers or ()))
+    if contents.deletions == FUSE_MARKS:
+        from layerhold.archive.fuse_layers import FuseRoot, MarksOfFuse
+
+        return United(paths, MarksOfFuse(), root=FuseRoot)
     from layerhold.archive.whiteouts import marks
 
-    return United((contents.path, *(contents.lowers or ())), marks(contents.deletions, contents.xattr_prefix))
+    return United(paths, marks(contents.deletions, contents.xattr_prefix))
 
 
 def _how(contents: Contents) -> How:

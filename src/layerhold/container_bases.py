@@ -10,6 +10,9 @@ A copy's parent in the records is that of the layer that was copied; the driver 
 
 from __future__ import annotations
 
+import os
+import stat
+
 from layerhold.drivers.base import LayerSpec
 from layerhold.errors import ImageUnknown, LayerUnknown
 from layerhold.identifiers import new_id
@@ -20,7 +23,9 @@ from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from layerhold.archive.united import United
     from layerhold.drivers.base import Driver
+    from layerhold.ids.owners import Owners
     from layerhold.images import Images
     from layerhold.progress import Callback
     from layerhold.records.model import ImageRecord
@@ -80,11 +85,38 @@ def plan(base: Base, driver: Driver, progress: Callback | None = None) -> Plan:
     """Say what making the container takes; looks at every file that would be copied. Raises StorageError, OSError."""
     if base.way not in (COPY, OWN_COPY) or base.layer is None:
         return Plan(way=base.way)
+    from layerhold.comparing import tree_of
     from layerhold.drivers import ownership
+    from layerhold.ids.owners import Owners
 
+    maps = base.layer.mappings, base.mappings
     with driver.contents(base.layer.id, against=None) as contents:
-        counted = ownership.plan(contents.path, base.layer.mappings, base.mappings, skip_root=True, progress=progress)
+        if contents.united:
+            files, size = _counted(tree_of(contents), Owners(*maps), progress)
+            return Plan(way=base.way, files=files, bytes=size)
+        counted = ownership.plan(contents.path, *maps, skip_root=True, progress=progress)
     return Plan(way=base.way, files=counted.files, bytes=counted.bytes)
+
+
+def _counted(tree: str | United, owners: Owners, progress: Callback | None) -> tuple[int, int]:
+    """Count the files of a tree that no mount shows, as `ownership.plan` does, and their bytes."""
+    from layerhold.archive.changes import walk
+    from layerhold.archive.united import opened
+    from layerhold.progress import counted, metering
+
+    files = size = 0
+    seen: set[tuple[int, int]] = set()
+    with metering(progress, "looking at owners") as meter, opened(tree) as root:
+        for path, _, _ in counted(walk(root), meter):
+            info = root.lstat(path)
+            if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
+                if (inode := (info.st_dev, info.st_ino)) in seen:
+                    continue
+                seen.add(inode)
+            files += 1
+            changes = owners.of(info, os.fsdecode(path)) != (info.st_uid, info.st_gid)
+            size += info.st_size if changes and stat.S_ISREG(info.st_mode) else 0
+    return files, size
 
 
 def make_copy(images: Images, base: Base, progress: Callback | None = None) -> LayerRecord:

@@ -178,7 +178,7 @@ class LayerCheck:
                     root,
                     marks=contents.deletions == OVERLAY_MARKS,
                     mappings=layer.mappings,
-                    owners=not self._driver.squash,
+                    owners=not self._driver.squash and contents.mask is None,
                     meter=self._meter,
                 ):
                     yield f"{text}, layer content modified", MODIFIED

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from layerhold.archive.apply import Applied
     from layerhold.archive.united import Tree
     from layerhold.drivers.base import Build, Contents, Driver
+    from layerhold.ids.mappings import IdMappings
     from layerhold.layer_batches import LayerBatch
     from layerhold.layer_files import LayerFiles
     from layerhold.progress import Callback, Meter, Progress
@@ -155,8 +156,9 @@ class LayerCopies:
                 contents.path,
                 deletions=contents.deletions,
                 xattr_prefix=contents.xattr_prefix,
-                mappings=record.mappings,
+                mappings=None if contents.owners_inside else record.mappings,
                 squash=self._driver.squash,
+                mask=contents.mask,
                 split_path=split or None,
                 expect=expect or None,
                 progress=tell,
@@ -189,12 +191,14 @@ class LayerCopies:
         with driver.contents(record.id, against=record.parent or None, mappings=maps) as contents:
             with opened(tree_of(contents)) as old, Root(build.contents.path) as new:
                 wrong = list(_wrong(old, new, listed))
+                top = old.lstat(b"")
             if wrong:
                 tar = export.tar(
                     tree_of(contents), changes=wrong, deletions=ERASE, lowers=None, mappings=record.mappings
                 )
                 self._apply(record, build.contents, tar, self._wait)
-            _dress(build.contents.path, os.stat(contents.path))
+            inside = record.mappings if build.contents.owners_inside else None
+            _dress(build.contents.path, top, inside)
 
     # --- checking
 
@@ -255,10 +259,11 @@ def _look(info: os.stat_result) -> tuple[int, ...]:
     return info.st_mode, info.st_uid, info.st_gid, size, info.st_rdev, info.st_mtime_ns // 10**9
 
 
-def _dress(path: str, info: os.stat_result) -> None:
-    """Give the top of a layer the owner, mode and times of the old one's."""
+def _dress(path: str, info: os.stat_result, inside: IdMappings | None) -> None:
+    """Give the top of a layer the owner (as in the container, if there are maps), mode and times of the old one's."""
     if os.geteuid() == 0:
-        os.chown(path, info.st_uid, info.st_gid)
+        owner = info.st_uid, info.st_gid
+        os.chown(path, *(owner if inside is None else inside.to_container(*owner)))
     os.chmod(path, stat.S_IMODE(info.st_mode))
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 

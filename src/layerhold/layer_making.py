@@ -106,6 +106,7 @@ class LayerMaker:
             xattr_prefix=contents.xattr_prefix,
             mappings=record.mappings,
             squash=self._driver.squash,
+            mask=contents.mask,
             split_path=split,
             expect=expect,
             progress=progress,

@@ -201,6 +201,7 @@ class Layer(Item["LayerRecord"]):
         the change leaves the old ones or the new ones without digests, as of a layer that came from no tar. `progress`
         is told of the copying of what it has, then of the unpacking. Raises as `Layers.create` does.
         """
+        from layerhold.comparing import at_mount
         from layerhold.layer_making import unfilled
 
         owner = self._collection
@@ -209,7 +210,10 @@ class Layer(Item["LayerRecord"]):
             split = aside.place("split")
             editor, record = stack.enter_context(self.changing())
             build = stack.enter_context(owner.driver.rebuilding(self.id, progress))
-            filled = owner.maker.fill(record, build.contents, diff, split, expect=expect, progress=progress)
+            inside = build.contents.owners_inside and at_mount(editor, record) is not None
+            to_fill = record.replace(mappings=None) if inside else record
+            filled = owner.maker.fill(to_fill, build.contents, diff, split, expect=expect, progress=progress)
+            filled = filled.replace(mappings=record.mappings)
             build.sync()
             if record.diff_digest:
                 editor.put(unfilled(record))

@@ -104,9 +104,10 @@ def _file_in(containers: Containers, top: LayerRecord | None, name: bytes) -> by
     """Give what a file of the image says, and nothing if it is not there; links lead nowhere out of the image."""
     if top is None:
         return b""
-    from layerhold.tree.root import Root
+    from layerhold.archive.united import opened
+    from layerhold.comparing import tree_of
 
-    with containers.layers.driver.contents(top.id, against=None) as contents, Root(contents.path) as root:
+    with containers.layers.driver.contents(top.id, against=None) as contents, opened(tree_of(contents)) as root:
         try:
             fd = root.open_file(name)
         except OSError:

@@ -35,9 +35,12 @@ if TYPE_CHECKING:
 
     from layerhold.archive.compress import Readable, Source
     from layerhold.archive.entry import Entry
+    from layerhold.archive.override_stat import Masked
     from layerhold.archive.split import SplitWriter
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback
+
+    Unpacker = Extractor | Masked
 
 # They stand in the layer's record, so a hostile archive must not have one for each entry.
 _MAX_OWNERS = 1 << 16
@@ -77,6 +80,7 @@ def apply(
     xattr_prefix: str = "trusted.overlay.",
     mappings: IdMappings | None = None,
     squash: bool = False,
+    mask: int | None = None,
     split_path: str | None = None,
     expect: Digest | str | None = None,
     progress: Callback | None = None,
@@ -84,7 +88,8 @@ def apply(
     """Unpack `stream` into the directory `root_path`, and note in `split_path` how to make the tar again.
 
     `expect` is the digest that the stream is to have, as it comes or uncompressed. `progress` is told how much of the
-    stream has come, and how many entries; what it raises passes through. Raises BadArchive, RefusedEntry, NotPermitted,
+    stream has come, and how many entries; what it raises passes through. With `mask` all files get that mode, and their
+    own is written beside them. Raises BadArchive, RefusedEntry, NotPermitted,
     DigestMismatch, InvalidDigest (`expect`; UnsupportedDigest for all but sha256), StorageError (an owner that is not
     mapped), OSError.
     """
@@ -95,11 +100,22 @@ def apply(
         _writing_split(split_path) as split,
         open_source(stream) as source,
         Root(root_path, filling=True) as root,
-        Extractor(root, deletions=deletions, xattr_prefix=xattr_prefix, mappings=mappings, squash=squash) as extractor,
+        Extractor(
+            root,
+            deletions=deletions,
+            xattr_prefix=xattr_prefix,
+            mappings=mappings if mask is None else None,
+            squash=squash,
+        ) as extractor,
         WritingBack(root_path) as writing_back,
     ):
         tally = _Tally(writing_back)
-        _unpack(source if meter is None else _metered(source, tally, meter), extractor, split, tally)
+        into: Unpacker = extractor
+        if mask is not None:
+            from layerhold.archive.override_stat import Masked
+
+            into = Masked(extractor, mask, mappings)
+        _unpack(source if meter is None else _metered(source, tally, meter), into, split, tally)
     if expect is not None and expect not in (source.compressed_digest, source.diff_digest):
         found = source.compressed_digest
         raise DigestMismatch(f"expected {expect}, got {found}")
@@ -164,7 +180,7 @@ def _left_to_read(stream: Readable) -> int | None:
     return status.st_size - file.tell() if stat.S_ISREG(status.st_mode) else None
 
 
-def _unpack(blocks: Iterable[bytes], extractor: Extractor, split: SplitWriter | None, tally: _Tally) -> None:
+def _unpack(blocks: Iterable[bytes], extractor: Unpacker, split: SplitWriter | None, tally: _Tally) -> None:
     reader = TarReader(blocks, header_sink=split.segment if split else None)
     while (entry := reader.next()) is not None:
         tally.count(entry)
@@ -177,7 +193,7 @@ def _unpack(blocks: Iterable[bytes], extractor: Extractor, split: SplitWriter | 
     reader.drain()
 
 
-def _unpack_odd(entry: Entry, reader: TarReader, extractor: Extractor, split: SplitWriter) -> None:
+def _unpack_odd(entry: Entry, reader: TarReader, extractor: Unpacker, split: SplitWriter) -> None:
     """Unpack what has no content, or content that only the tar-split file can give back."""
     if entry.kind != b"g":  # two of those may have the same name, which the Go program's reader refuses
         split.file(entry.name, 0, None)

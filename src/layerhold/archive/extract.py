@@ -33,11 +33,13 @@ from layerhold.archive.entry import clean, climbs
 from layerhold.archive.refusals import explained, not_permitted, refused, unowned
 from layerhold.archive.whiteouts import (
     ERASE,
+    FUSE_MARKS,
     NO_DELETIONS,
     OPAQUE_NAME,
     OVERLAY_MARKS,
     PREFIX,
     Erase,
+    FileMarks,
     OverlayMarks,
     is_mark,
     is_of_aufs,
@@ -92,8 +94,11 @@ class Extractor:
         prior = not root.is_empty()
         self._erase = deletions == ERASE
         self._has_marks = deletions != NO_DELETIONS
-        marked = deletions == OVERLAY_MARKS
-        self._deletions: Deletions = OverlayMarks(xattr_prefix, prior=prior) if marked else Erase()
+        self._deletions: Deletions
+        if deletions == OVERLAY_MARKS:
+            self._deletions = OverlayMarks(xattr_prefix, prior=prior)
+        else:
+            self._deletions = FileMarks(prior=prior) if deletions == FUSE_MARKS else Erase()
         self._inherits_acls = prior or _DEFAULT_ACL in root.xattrs(b"")
         self._owners: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -125,6 +130,7 @@ class Extractor:
 
     def finish(self) -> None:
         """Give the directories their times and modes, once all entries are in."""
+        self._deletions.finish(self._root)
         self._root.settle()
 
     def _add(self, entry: Entry, content: Iterator[memoryview]) -> int | None:

@@ -35,11 +35,15 @@ class _Directory(Value):
 
 
 class United:
-    """The directories `paths`, nearest first, of layers whose marks are read by `marks`. To be used as a block."""
+    """The directories `paths`, nearest first, of layers whose marks are read by `marks`. To be used as a block.
 
-    def __init__(self, paths: Sequence[str], marks: Marks) -> None:
+    `root` opens each.
+    """
+
+    def __init__(self, paths: Sequence[str], marks: Marks, *, root: Callable[[str], Root] = Root) -> None:
         self._paths = paths
         self._marks = marks
+        self._open = root
         self._roots: Sequence[Root] = ()
         self._known: dict[bytes, _Directory] = {}
         self._stack = ExitStack()
@@ -47,7 +51,7 @@ class United:
     def __enter__(self) -> Self:
         self._stack.__enter__()
         try:
-            self._roots = [self._stack.enter_context(Root(path)) for path in self._paths]
+            self._roots = [self._stack.enter_context(self._open(path)) for path in self._paths]
         except BaseException:
             self._stack.__exit__(None, None, None)
             raise

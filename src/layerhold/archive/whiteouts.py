@@ -6,7 +6,8 @@ hides all that lower layers have in `d`. Both are about *lower* layers only: wha
 In a tree: with ERASE the name is simply not there, since the tree is whole. With OVERLAY_MARKS the tree holds one
 layer, and a character device 0/0 stands for a hidden name, an extended attribute for a hidden directory content. With
 AUFS_MARKS it holds one layer, and whiteouts are files named as in an archive; other names at its top that begin with
-`.wh..wh.` are AUFS's own. Such trees are only read.
+`.wh..wh.` are AUFS's own. Such trees are only read. With FUSE_MARKS both kinds are read (fuse_layers.py), and files
+made.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ERASE = "erase"
 NO_DELETIONS = "no-deletions"  # names that look like whiteouts are names like others
 OVERLAY_MARKS = "overlay-marks"
 AUFS_MARKS = "aufs-marks"
+FUSE_MARKS = "fuse-marks"
 
 PREFIX = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
@@ -143,6 +145,9 @@ class Deletions(Protocol):
     def replaced(self, root: Root, directory: bytes, old: os.stat_result) -> None:
         """Take note that the new `directory` stands where `old` was, which may have been a mark."""
 
+    def finish(self, root: Root) -> None:
+        """Do what is left when all entries are in."""
+
 
 class Erase:
     """The tree is whole: what is hidden is removed."""
@@ -159,6 +164,9 @@ class Erase:
 
     def replaced(self, root: Root, directory: bytes, old: os.stat_result) -> None:
         """Nothing is hidden by marks here."""
+
+    def finish(self, root: Root) -> None:
+        """Nothing is left."""
 
 
 class OverlayMarks:
@@ -198,6 +206,70 @@ class OverlayMarks:
         """Keep hidden what a mark hid: a directory in its place starts empty."""
         if is_hidden(old):
             root.set_xattr(directory, self._opaque, b"y")
+
+    def finish(self, root: Root) -> None:
+        """Nothing is left."""
+
+
+class FileMarks:
+    """The tree is one layer: marks are files, for fuse-overlayfs. `prior` says that it had files before this archive.
+
+    For fuse-overlayfs such a file hides also what the layer itself has of that name, unlike in an archive. So the mark
+    of a name that is there in the end is taken away again.
+    """
+
+    def __init__(self, *, prior: bool) -> None:
+        self._prior = prior
+        self._hidden: list[bytes] = []
+
+    def hide(self, root: Root, path: bytes, brought: Callable[[bytes], bool]) -> bool:
+        """Put the file beside `path`. It belongs to who made it: nobody sees it."""
+        if root.has(path):
+            if is_hidden(root.lstat(path)):
+                return False
+            if brought(path) or not root.remove(path, keep=brought):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(path))
+        self._make(root, whiteout_of(path))
+        self._hidden.append(path)
+        return False
+
+    def hide_below(self, root: Root, directory: bytes, brought: Callable[[bytes], bool]) -> None:
+        """Remove what this tree itself had in `directory`, and put the file into it."""
+        if self._prior:
+            root.prune(directory, keep=brought)
+        self._make(root, opaque_of(directory))
+
+    def replaced(self, root: Root, directory: bytes, old: os.stat_result) -> None:
+        """Keep hidden what a device hid."""
+        if is_hidden(old):
+            self._make(root, opaque_of(directory))
+
+    def finish(self, root: Root) -> None:
+        """Take the marks of names that are there away: of a directory, only what is below it stays hidden."""
+        for path in _marked(root) if self._prior else self._hidden:
+            if root.has(path):
+                if stat.S_ISDIR(root.lstat(path).st_mode):
+                    self._make(root, opaque_of(path))
+                root.remove(whiteout_of(path))
+
+    @staticmethod
+    def _make(root: Root, path: bytes) -> None:
+        with suppress(FileExistsError):
+            os.close(root.create(path))
+
+
+def _marked(root: Root) -> list[bytes]:
+    """List what files in a tree hide."""
+    found, left = [], [b""]
+    while left:
+        directory = left.pop()
+        for path, is_directory, _ in root.listing(directory):
+            name = path.rpartition(b"/")[2]
+            if is_directory:
+                left.append(path)
+            elif name.startswith(PREFIX) and not name.startswith(META_PREFIX):
+                found.append(join(directory, name[len(PREFIX) :]))
+    return found
 
 
 def _under_mark(root: Root, path: bytes) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ERASE = "erase"  # the name is simply not there: the tree is whole
 OVERLAY_MARKS = "overlay-marks"  # a 0/0 character device, or an opaque xattr on the directory
 AUFS_MARKS = "aufs-marks"  # a file `.wh.<name>`, or `.wh..wh..opq` in the directory: only to be read
+FUSE_MARKS = "fuse-marks"  # any of these, and the files where one is made: what fuse-overlayfs understands
 
 
 class Features(Value):
@@ -76,9 +77,11 @@ class MountOptions(Value):
 class Contents(Value):
     """How to read or fill a layer's files.
 
-    `deletions` is ERASE, OVERLAY_MARKS or AUFS_MARKS. `lowers` is None for a whole tree; else the tree at `path` holds
+    `deletions` is ERASE, or one of the MARKS. `lowers` is None for a whole tree; else the tree at `path` holds
     only the changes over these directories, nearest first. `xattr_prefix` is the prefix of overlay's own attributes in
-    it. `united`: meant is the whole tree that `path` over `lowers` would show (archive/united.py).
+    it. `united`: meant is the whole tree that `path` over `lowers` would show (archive/united.py). `mask`: the mode of
+    all files that are brought in, whose own is written beside them (archive/override_stat.py). `owners_inside`: where
+    the mount maps owners, it maps those of this tree, too, so here they are as in the container.
     """
 
     path: str
@@ -86,6 +89,8 @@ class Contents(Value):
     lowers: tuple[str, ...] | None = None
     xattr_prefix: str = "trusted.overlay."
     united: bool = False
+    mask: int | None = None
+    owners_inside: bool = False
 
 
 def is_safe(id: str, reserved: frozenset[str]) -> bool:
