@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from layerhold.archive.changes import walk
+from layerhold.archive.united import opened
+from layerhold.comparing import tree_of
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Driver, LayerSpec, MountOptions
 from layerhold.drivers.choose import Place, open_driver
 from layerhold.linux import mounts
-from tests import disks, stores
+from tests import disks, fuse, stores
 
 pytest.register_assert_rewrite("layerhold.testing.driver_suite")
 
@@ -23,8 +26,9 @@ ROOT = pytest.mark.root
 class Bench:
     """A driver in a folder, and what tests do with it."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, options: Sequence[str] = ()) -> None:
         self.kind = kind
+        self.options = options
         self.graphroot = folder / "graph"
         self.runroot = folder / "run"
         self.graphroot.mkdir()
@@ -32,9 +36,8 @@ class Bench:
 
     def open(self, options: Sequence[str] = ()) -> Driver:
         """Open the store's driver once more, as another process would."""
-        return open_driver(
-            self.kind, Place(graphroot=str(self.graphroot), runroot=str(self.runroot)), options=options, priority=()
-        )
+        place = Place(graphroot=str(self.graphroot), runroot=str(self.runroot))
+        return open_driver(self.kind, place, options=[*self.options, *options], priority=())
 
     def new(
         self, id: str, parent: str | None = None, tree: Tree | None = None, *, spec: LayerSpec | None = None
@@ -82,6 +85,11 @@ def write(top: Path, tree: Tree) -> None:
 
 def read(contents: Contents) -> Tree:
     found: Tree = {}
+    if contents.united:
+        with opened(tree_of(contents)) as tree:
+            for inside, is_directory, _ in walk(tree):
+                found[os.fsdecode(inside)] = None if is_directory else _content(tree.open_file(inside))
+        return found
     top = contents.path
     for directory, directories, files in os.walk(top):
         for name in files:
@@ -97,9 +105,15 @@ def read(contents: Contents) -> Tree:
     return found
 
 
+def _content(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
+
+
 @pytest.fixture(
     params=[
         pytest.param("overlay", marks=ROOT),
+        pytest.param("overlay by fuse-overlayfs", marks=ROOT),
         pytest.param("overlay on tmpfs", marks=ROOT),
         "vfs",
         pytest.param("vfs on tmpfs", marks=ROOT),
@@ -108,8 +122,9 @@ def read(contents: Contents) -> Tree:
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Every driver, on this machine's file system, on one without clones, and on the one that it needs."""
-    kind, _on, filesystem = request.param.partition(" on ")
-    yield from _bench(kind, filesystem)
+    driver, _on, filesystem = request.param.partition(" on ")
+    kind, _by, program = driver.partition(" by ")
+    yield from _bench(kind, filesystem, by_program=bool(program))
 
 
 @pytest.fixture
@@ -130,12 +145,19 @@ def btrfs() -> Iterator[Bench]:
     yield from _bench("btrfs", "")
 
 
-def _bench(kind: str, filesystem: str) -> Iterator[Bench]:
+@pytest.fixture
+def by_program() -> Iterator[Bench]:
+    """The overlay driver with a mount program."""
+    yield from _bench("overlay", "", by_program=True)
+
+
+def _bench(kind: str, filesystem: str, *, by_program: bool = False) -> Iterator[Bench]:
+    options = [fuse.option()] if by_program else []
     with disks.scratch_for(kind) as folder:
         if filesystem:
             mounts.mount(filesystem, str(folder), filesystem)
         try:
-            yield Bench(folder, kind)
+            yield Bench(folder, kind, options)
         finally:
             for point in stores.mounts_below(folder):
                 mounts.umount(point, mounts.MNT_DETACH)

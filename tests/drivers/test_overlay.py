@@ -394,17 +394,6 @@ def test_a_missing_layer_is_named(overlay: Bench) -> None:
         overlay.driver.mount("c", MountOptions())
 
 
-def test_what_fuse_overlayfs_filled_is_listed_but_not_read(overlay: Bench) -> None:
-    overlay.new("a")
-    (Path(overlay.driver.home) / ".has-mount-program").write_text("true")
-    driver = overlay.open()
-    assert list(driver.ids()) == ["a"]
-    with pytest.raises(DriverError, match="mount program"):
-        driver.mount("a", MountOptions())
-    with pytest.raises(DriverError, match="mount program"), driver.contents("a", against=None):
-        pass
-
-
 KILLED = """
 import os, signal, sys
 from layerhold.drivers import overlay_mount
@@ -485,7 +474,7 @@ def test_a_refusal_leaves_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
             open_driver("overlay", Place(graphroot=f"{folder}/graph", runroot=f"{folder}/run"), options=(), priority=())
 
 
-@pytest.mark.parametrize("option", ["mount_program=/bin/true", "size=1G", "force_mask=shared", "imagestore=/tmp"])
+@pytest.mark.parametrize("option", ["size=1G", "imagestore=/tmp", "use_composefs=true"])
 def test_what_is_not_offered_yet_is_refused(overlay: Bench, option: str) -> None:
     with pytest.raises(DriverError, match="later version"):
         overlay.open([f"overlay.{option}"])
@@ -499,7 +488,7 @@ def test_unknown_options_are_refused(overlay: Bench) -> None:
 def test_overlay_on_overlay_is_refused(overlay: Bench) -> None:
     overlay.new("base")
     with mounted(overlay, "base") as top, pytest.raises(DriverError, match="not supported over overlayfs"):
-        overlay_home.backing_filesystem(str(top))
+        overlay_home.backing_filesystem(str(top), by_program=False)
 
 
 # -- lowers with other owners, left by a kill

@@ -128,11 +128,7 @@ def open_to_read(name: str, graphroot: str, place: Place) -> Driver:
         return TreesToRead(name, homes, _LAYERS[name])
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
-        from layerhold.drivers.overlay_stack import read_text
 
-        for home in homes:
-            if read_text(os.path.join(home, ".has-mount-program")).strip() == "true":
-                raise DriverError(f"{home} was filled by a mount program, which is not offered yet")
         own = os.path.join(place.graphroot, "overlay"), os.path.join(place.runroot, "overlay")
         return OverlayDriver(*own, ("overlay.skip_mount_home=true",), additional=homes, idmapped=place.idmapped)
     return _open(name, place.replace(graphroot=graphroot), ())

@@ -16,6 +16,11 @@ renaming across that mount would fail.
 In a user namespace the marks of overlay are `user.` attributes (overlay_home.py). An ordinary user outside of one can
 read what a namespace of his has made; the rest is refused, with what would help him.
 
+A mount program (overlay_program.py) mounts layers where the kernel cannot, or may not for this user. What it has hidden
+the kernel would show, so a home in which it wrote is noted as such (overlay_flag.py), stays with it, and is read
+without any mount: several directories at once, as whole trees. A mounted layer is read in its mount, since there may be
+what has not been written yet; so is one whose owners the program maps.
+
 Reading a layer whole (to compare it with another one than its parent) mounts it for the moment. The mount has no name:
 it goes with the descriptor that holds it, so also when the process is killed.
 """
@@ -26,11 +31,11 @@ import os
 import stat
 
 from layerhold.blocks import ExitStack, contextmanager
-from layerhold.drivers import home_mount, overlay_home, overlay_links
-from layerhold.drivers.base import OVERLAY_MARKS, Contents, Features, is_safe
+from layerhold.drivers import home_mount, overlay_flag, overlay_home, overlay_links
+from layerhold.drivers.base import FUSE_MARKS, OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.overlay_probe import Probe
-from layerhold.drivers.overlay_stack import Stack, older_uppers, read_text
+from layerhold.drivers.overlay_stack import Stack, older_uppers
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
 from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs, remove_tree
@@ -68,36 +73,62 @@ class OverlayDriver:
         idmapped: bool = True,
     ) -> None:
         settings = overlay_home.settings(options)
-        ordinary = os.geteuid() != 0
-        self._attributes = overlay_home.USER if ordinary or in_user_namespace() else overlay_home.TRUSTED
+        self._ordinary = os.geteuid() != 0
+        self._attributes = overlay_home.USER if self._ordinary or in_user_namespace() else overlay_home.TRUSTED
         self.home = home
         self.squash = settings.squash
+        self._mask = settings.mask
+        self._program = settings.mount_program
         self._options = settings.mount_options
         self._run_home = run_home
         self._idmapped = idmapped
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
         self._stack = Stack(self._homes, self._restore_links)
-        self._filesystem = overlay_home.backing_filesystem(home)
+        self._filesystem = overlay_home.backing_filesystem(home, by_program=bool(self._program))
         self._asides = {
             place: Aside(os.path.join(place, "tempdirs"), before_sweep=overlay_home.unmount_below)
             for place in self._homes.writable
         }
         self._aside = self._asides[home]
-        self._foreign = read_text(os.path.join(home, ".has-mount-program")).strip() == "true"
+        noted = {place: overlay_flag.is_noted(place) for place in self._homes.every}
+        self._by_program = bool(self._program) or any(noted.values())
         self._probe = Probe(self._aside, run_home, self._options, self._attributes)
         self._metacopy = False
         self.features = Features(read_only=True, native_diff=True)
-        if not ordinary:
-            self._set_up(mount_home=settings.mount_home)
+        if not self._ordinary or self._program:
+            self._set_up(noted, mount_home=settings.mount_home and not self._ordinary)
         elif not (os.path.isdir(home) and any(self.ids())):
             raise self._needs_root()
 
-    def _set_up(self, *, mount_home: bool) -> None:
+    def _set_up(self, noted: Mapping[str, bool | None], *, mount_home: bool) -> None:
         """Make the home, and find out what can be done in it."""
         for place in self._homes.writable:
             make_dirs(os.path.dirname(place))
             make_dirs(place, 0o755)
             make_dirs(os.path.join(place, "l"), 0o755)
+        notes = self._notes_to_write(noted)
+        if self._by_program:
+            self.features = Features(reflink=True, volatile=True)
+        else:
+            self._ask_the_kernel()
+        for place, by_program in notes.items():
+            overlay_flag.note(place, by_program=by_program)
+        if mount_home:
+            home_mount.mount_home(self.home)
+        for aside in self._asides.values():
+            aside.sweep()
+
+    def _notes_to_write(self, noted: Mapping[str, bool | None]) -> dict[str, bool]:
+        """Find out in which homes a mount program wrote, or is to write, where that is not noted yet."""
+        notes = {}
+        for home in self._homes.writable:
+            if noted[home] is None or (self._program and not noted[home]):
+                layers = (os.path.join(home, id) for id in self._ids_in(home))
+                notes[home] = bool(self._program) or overlay_flag.found(layers)
+        self._by_program = self._by_program or any(notes.values())
+        return notes
+
+    def _ask_the_kernel(self) -> None:
         try:
             answers = self._probe.answers()
         except DriverNotSupported:
@@ -105,10 +136,6 @@ class OverlayDriver:
             raise
         self._metacopy = answers.metacopy
         self.features = Features(native_diff=answers.native_diff, reflink=True, volatile=True)
-        if mount_home:
-            home_mount.mount_home(self.home)
-        for aside in self._asides.values():
-            aside.sweep()
 
     def path(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
@@ -127,9 +154,14 @@ class OverlayDriver:
         from layerhold.drivers.overlay_build import NewLayer
 
         self._refuse_ordinary()
-        self._refuse_mount_program()
         if spec.storage_options:
             raise DriverError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+        if self._mask is not None and spec.writable and not self._by_program:
+            raise DriverError(
+                f'creating read-write layer with ID "{id}": overlay: force_mask option for writeable layers is only '
+                "supported with a mount_program",
+                hint="set the option overlay.mount_program (fuse-overlayfs)",
+            )
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, self._checked(id))
         with self._asides[home].open() as temporary:
@@ -140,6 +172,7 @@ class OverlayDriver:
                 self._copy_remapped(place, parent, spec, progress)
             lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = self._layer(os.path.join(place, "diff"), lowers)
+            contents = contents.replace(owners_inside=self._by_program and not spec.mappings)
             yield NewLayer(contents, place, final, lambda: self._remove(final, temporary), files=files, copied=copied)
 
     @contextmanager
@@ -164,7 +197,6 @@ class OverlayDriver:
         from layerhold.tree.copy import copy_tree
 
         self._refuse_ordinary()
-        self._refuse_mount_program()
         if self.is_mounted(id):
             raise DriverError(f"layer {id} is mounted, and cannot be changed below its mount", hint="unmount it first")
         with self._asides[self._homes.of(id)].open() as temporary:
@@ -172,13 +204,21 @@ class OverlayDriver:
             os.mkdir(place, 0o700)
             copy_tree(self._diff(id), place, progress=progress)
             contents = self._layer(place, self._stack.lowers(id))
+            copied = any(older_uppers(self.path(id)))
+            contents = contents.replace(owners_inside=self._by_program and not copied)
             yield ChangedLayer(contents, self._diff(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
         """Give the layer's own files if `against` is what it stands on; else all files, mounted if need be."""
-        self._refuse_mount_program()
         lowers = self._stack.lowers(id)
+        if self._by_program:
+            if self._maps(id, mappings) is None and not self.is_mounted(id):
+                yield self._layer(self._diff(id), lowers).replace(united=True)
+                return
+            with self._whole(id, lowers, mappings) as path:
+                yield Contents(path=path)
+            return
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
         alone = not any(older_uppers(self.path(id)))
         if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
@@ -198,54 +238,51 @@ class OverlayDriver:
             yield Contents(path=path)
 
     def maps_at_mount(self) -> bool:
-        """Ask the kernel, unless this is turned off."""
-        return self._idmapped and not self.features.read_only and self._probe.mapped_lowers()
+        """Ask the kernel, unless this is turned off; a mount program can."""
+        return self._idmapped and not self.features.read_only and (self._by_program or self._probe.mapped_lowers())
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
-        from layerhold.drivers import overlay_mount
         from layerhold.labels import mount_option
 
         self._refuse_ordinary()
-        self._refuse_mount_program()
         merged = self._merged(id)
         diff = self._diff(id)
         if self.is_mounted(id):
-            return merged
+            if not overlay_home.is_dead(merged):
+                return merged
+            overlay_home.detach(merged)
         make_dirs(merged)
         wanted = self._with_metacopy(options.options or self._options)
         read_only = options.read_only or not self._is_own(id)
         if not read_only:
             # Left by a volatile mount; while it is there the kernel refuses every other one.
             remove_tree(os.path.join(self.path(id), "work", "work", "incompat", "volatile"))
-        if options.volatile and self._probe.volatile():
+        if options.volatile and (self._by_program or self._probe.volatile()):
             wanted.append("volatile")
         if labelled := mount_option(options.label):
             wanted.append(labelled)
         place = os.path.join(os.path.dirname(merged), "mapped")
         with self._mapped(id, self._stack.lowers(id), options.mappings, place) as lowers:
             spec = self._specify(id, merged, diff, lowers, wanted, read_only=read_only)
-            overlay_mount.mount(spec)
+            self._mount(id, spec, wanted, options.mappings)
         return merged
 
     def unmount(self, id: str) -> None:
         """Unmount `merged`; the directory stays, unless it is in the run home."""
         if self.is_mounted(id):
-            from layerhold.linux import mounts
+            if self._by_program:
+                from layerhold.drivers import overlay_program
 
-            mounts.umount(self._merged(id), mounts.MNT_DETACH)
+                overlay_program.unmount(self._merged(id))
+            else:
+                overlay_home.detach(self._merged(id))
             if not self._is_own(id):
                 overlay_home.remove_empty(self._merged(id), os.path.join(self._run_home, id))
 
     def is_mounted(self, id: str) -> bool:
-        """Tell whether something is mounted on `merged`: it is on another device than the directory above it."""
-        if not is_safe(id, self.reserved):
-            return False
-        try:
-            merged = self._merged(id)
-            return os.stat(merged).st_dev != os.stat(os.path.dirname(merged)).st_dev
-        except FileNotFoundError:
-            return False
+        """Tell whether something is mounted on `merged`."""
+        return is_safe(id, self.reserved) and overlay_home.is_mounted(self._merged(id))
 
     @contextmanager
     def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
@@ -287,13 +324,14 @@ class OverlayDriver:
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """Say what Go's `status` says."""
+        able = not self.features.read_only
         return (
             ("Backing Filesystem", self._filesystem),
             ("Supports d_type", "true"),
             ("Native Overlay Diff", _word(self.features.native_diff)),
             ("Using metacopy", _word(self._metacopy)),
-            ("Supports shifting", _word(not self.features.read_only and self._probe.mapped_lowers())),
-            ("Supports volatile", _word(not self.features.read_only and self._probe.volatile())),
+            ("Supports shifting", _word(able and (self._by_program or self._probe.mapped_lowers()))),
+            ("Supports volatile", _word(able and (self._by_program or self._probe.volatile()))),
         )
 
     def locations(self, id: str) -> Mapping[str, str]:
@@ -322,39 +360,27 @@ class OverlayDriver:
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
         self._refuse_ordinary()
-        home_mount.unmount_home(self.home)
+        if not self._ordinary:
+            home_mount.unmount_home(self.home)
 
     # --- making
 
     def _layer(self, path: str, lowers: Sequence[str]) -> Contents:
         """Give the files of one layer, over `lowers`."""
+        deletions = FUSE_MARKS if self._by_program else OVERLAY_MARKS
         prefix = self._attributes.prefix
-        return Contents(path=path, deletions=OVERLAY_MARKS, lowers=tuple(lowers), xattr_prefix=prefix)
+        return Contents(path=path, deletions=deletions, lowers=tuple(lowers), xattr_prefix=prefix, mask=self._mask)
 
     def _make(self, place: str, parent: str | None, spec: LayerSpec) -> Sequence[str]:
         """Make all parts of a layer in the directory `place`; give the names of its files."""
-        mapped = spec.mappings.root() if spec.mappings else (0, 0)
-        mode, owner = 0o555, mapped
-        if parent is not None:
-            try:
-                info = os.stat(below := os.path.join(self.path(parent), "diff"))
-            except FileNotFoundError:
-                raise LayerWithoutFiles(parent, f"Stat {below}") from None
-            mode, owner = stat.S_IMODE(info.st_mode), (info.st_uid, info.st_gid)
-        os.mkdir(place, 0o700)
-        os.chown(place, *mapped)
-        for name in ("work", "merged") if parent else ("work", "merged", "empty"):
-            os.mkdir(os.path.join(place, name), 0o700)
-            os.chown(os.path.join(place, name), *owner)
-        diff = os.path.join(place, "diff")
-        os.mkdir(diff)
-        os.chown(diff, *owner)
-        os.chmod(diff, mode)
+        from layerhold.drivers.overlay_build import make
+
+        root = spec.mappings.root() if spec.mappings else (0, 0)
+        below = os.path.join(self.path(parent), "diff") if parent else ""
+        if parent and not os.path.isdir(below):
+            raise LayerWithoutFiles(parent, f"Stat {below}")
         files = {"link": overlay_links.new_link(), **(self._stack.files_over(parent) if parent else {})}
-        for name, text in files.items():
-            with open(os.path.join(place, name), "x") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
+        make(place, below, root=root, files=files, mask=self._mask)
         return tuple(files)
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:
@@ -367,7 +393,7 @@ class OverlayDriver:
         owners = Owners(spec.parent_mappings, spec.mappings)
         with self._whole(parent, self._stack.lowers(parent)) as whole:
             copy_tree(whole, older, owners=owners, keep_top=True, squash=self.squash, progress=progress)
-        for name in ("diff", "work"):
+        for name in () if self._ordinary else ("diff", "work"):
             os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
         os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))
 
@@ -402,36 +428,55 @@ class OverlayDriver:
             work=os.path.join(here, "work"),
             lowers=lowers,
             empty=empty,
-            options=[*options, *self._attributes.options],
+            options=[*options, *(() if self._by_program else self._attributes.options)],
             read_only=read_only,
         )
+
+    def _mount(self, id: str, spec: MountSpec, options: Sequence[str], mappings: IdMappings | None) -> None:
+        """Mount it by the program, or by the kernel."""
+        if not self._by_program:
+            from layerhold.drivers import overlay_mount
+
+            overlay_mount.mount(spec)
+            return
+        from layerhold.archive.override_stat import is_overridden
+        from layerhold.drivers import overlay_program
+
+        program = self._program or overlay_program.find()
+        maps, overridden = self._maps(id, mappings), self._mask is not None or is_overridden(self._diff(id))
+        wanted = overlay_program.call(program, self.home, spec, options, maps, overridden=overridden)
+        overlay_program.mount(wanted)
+
+    def _maps(self, id: str, mappings: IdMappings | None) -> IdMappings | None:
+        """Give the maps with which layer `id` is to be mounted.
+
+        Layers that were given new owners by copying have what they need in an older upper, and are left as they are.
+        """
+        if mappings is None or mappings.identity or any(older_uppers(self.path(id))) or not self.maps_at_mount():
+            return None
+        return mappings
 
     @contextmanager
     def _mapped(
         self, id: str, lowers: Sequence[str], mappings: IdMappings | None, place: str
     ) -> Iterator[Sequence[str]]:
-        """Give the lowers with the owners that they have in a container, below `place`, to be mounted in this block.
-
-        Layers that were given new owners by copying have what they need in an older upper, and are left as they are.
-        """
-        if mappings is None or mappings.identity or any(older_uppers(self.path(id))) or not self.maps_at_mount():
+        """Give the lowers with the owners that they have in a container, below `place`, to be mounted in this block."""
+        maps = self._maps(id, mappings)
+        if maps is None or self._by_program:
             yield lowers
             return
         from layerhold.drivers.overlay_mapped import mapped_lowers
 
         if self._is_own(id):
-            os.chown(self._diff(id), *mappings.root())  # the root of a mount is that of its upper
-        with mapped_lowers(place, lowers, mappings) as mapped:
+            os.chown(self._diff(id), *maps.root())  # the root of a mount is that of its upper
+        with mapped_lowers(place, lowers, maps) as mapped:
             yield mapped
 
     @contextmanager
     def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> Iterator[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
-        from layerhold.drivers import overlay_mount
-        from layerhold.linux import mounts
-
         if self.is_mounted(id):
-            yield os.path.join(self.path(id), "merged")
+            yield self._merged(id)
             return
         self._refuse_ordinary()
         with self._aside.open() as temporary:
@@ -440,11 +485,11 @@ class OverlayDriver:
             options = self._with_metacopy(self._options)
             with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
                 spec = self._specify(id, place, self._diff(id), below, options, read_only=True)
-                overlay_mount.mount(spec)
+                self._mount(id, spec, options, mappings)
             try:
                 fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             finally:
-                mounts.umount(place, mounts.MNT_DETACH)
+                overlay_home.detach(place)
         try:
             yield f"/proc/self/fd/{fd}/."  # the dot: the name alone is a link, and some look at links themselves
         finally:
@@ -454,11 +499,6 @@ class OverlayDriver:
         """Ask for metacopy if the layers are made with it, and only where the kernel has it."""
         rest = [word for word in options if word != "metacopy=on"]
         return [*rest, "metacopy=on"] if self._metacopy else rest
-
-    def _refuse_mount_program(self) -> None:
-        """Refuse a home that fuse-overlayfs filled: its whiteouts are files, which the kernel would show."""
-        if self._foreign:
-            raise DriverError(f"{self.home} was filled by a mount program, which is not offered yet")
 
     def _refuse_ordinary(self) -> None:
         """Refuse what takes mounts, or files of several owners, to who is not root, not even of a user namespace."""

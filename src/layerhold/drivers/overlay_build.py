@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from layerhold.drivers import overlay_links
 from layerhold.tree.durable import settle_names, settle_tree, sync_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from layerhold.drivers.base import Contents
+
+# As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
+_BASE_MODE, _BASE_MODE_OF_OTHERS = 0o555, 0o755
+
+
+def make(place: str, below: str, *, root: tuple[int, int], files: Mapping[str, str], mask: int | None) -> None:
+    """Make the directories of a layer in `place`, and `files` with their texts.
+
+    The layer's own files get the owner and mode of those `below` ("" in a base layer: `root`). With `mask` that is
+    their mode, and what it would have been is written beside it.
+    """
+    from layerhold.archive import override_stat
+
+    ordinary = os.geteuid() != 0
+    owner, mode = root, _BASE_MODE if not ordinary and mask is None else _BASE_MODE_OF_OTHERS
+    if below:
+        info = override_stat.stat_of(below)
+        owner, mode = (info.st_uid, info.st_gid), stat.S_IMODE(info.st_mode)
+
+    def directory(path: str, owner: tuple[int, int]) -> None:
+        os.mkdir(path, 0o700)
+        if not ordinary:
+            os.chown(path, *owner)
+
+    directory(place, root)
+    for name in ("work", "merged") if below else ("work", "merged", "empty"):
+        directory(os.path.join(place, name), owner)
+    diff = os.path.join(place, "diff")
+    directory(diff, owner)
+    os.chmod(diff, mode if mask is None else mask)
+    if mask is not None:
+        meant = override_stat.Override(uid=owner[0], gid=owner[1], mode=mode, kind=stat.S_IFDIR)
+        os.setxattr(diff, override_stat.KEY, meant.text())
+    for name, text in files.items():
+        with open(os.path.join(place, name), "x") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
 
 
 class NewLayer:

@@ -19,15 +19,22 @@ _NOT_YET = frozenset(
     {
         "additionalimagestore",
         "additionallayerstore",
-        "force_mask",
         "imagestore",
         "inodes",
-        "mount_program",
         "size",
         "use_composefs",
     }
 )
-_KNOWN = _NOT_YET | {"ignore_chown_errors", "mountopt", "override_kernel_check", "skip_mount_home", "sync"}
+_KNOWN = _NOT_YET | {
+    "force_mask",
+    "ignore_chown_errors",
+    "mount_program",
+    "mountopt",
+    "override_kernel_check",
+    "skip_mount_home",
+    "sync",
+}
+_MASKS = {"shared": 0o755, "private": 0o700}
 
 # The kernel's names of file systems as Go's `status` prints them; where they differ.
 _NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs", "nfs4": "nfs", "fuseblk": "fuse"}
@@ -50,11 +57,13 @@ USER = Attributes(prefix="user.overlay.", options=("userxattr",))
 
 
 class Settings(Value):
-    """The options of the driver."""
+    """The options of the driver. `mount_program`: "" for the kernel. `mask`: the mode of all files."""
 
     mount_options: tuple[str, ...] = ()
     mount_home: bool = True
     squash: bool = False
+    mount_program: str = ""
+    mask: int | None = None
 
 
 def settings(options: Sequence[str]) -> Settings:
@@ -69,16 +78,38 @@ def settings(options: Sequence[str]) -> Settings:
         mount_options=tuple(word for word in given.get("mountopt").split(",") if word),
         mount_home=not given.flag("skip_mount_home"),
         squash=given.flag("ignore_chown_errors"),
+        mount_program=_program(given.get("mount_program")),
+        mask=_mask(given.get("force_mask")) if "force_mask" in given else None,
     )
 
 
-def backing_filesystem(path: str) -> str:
-    """Name the file system that `path` is on. Raises DriverIncompatibleFS if overlay cannot stand on it."""
+def _program(path: str) -> str:
+    try:
+        if path:
+            os.stat(path)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise BadConfig(f'overlay: can\'t stat program "{path}": faccessat {path}: {why}') from None
+    return path
+
+
+def _mask(text: str) -> int:
+    digits = text.removeprefix("0o")
+    if text in _MASKS:
+        return _MASKS[text]
+    if not digits or digits.strip("01234567") or int(digits, 8) > 0o7777:
+        raise BadConfig(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(digits, 8)
+
+
+def backing_filesystem(path: str, *, by_program: bool) -> str:
+    """Name the file system that `path` is on. Raises DriverIncompatibleFS if the kernel cannot have overlay on it."""
     found = mountinfo.filesystem_of(path)
     name = _NAMES.get(found, found).partition(".")[0] or "<unknown>"
-    if name in _REFUSED:
+    if name in _REFUSED and not by_program:
         raise DriverIncompatibleFS(
-            f"'overlay' is not supported over {name}, a mount_program is required", hint="use the driver vfs"
+            f"'overlay' is not supported over {name}, a mount_program is required",
+            hint="set the option overlay.mount_program (fuse-overlayfs), or use the driver vfs",
         )
     return name
 
@@ -88,9 +119,40 @@ def unmount_below(directory: str) -> None:
     above = os.path.realpath(directory) + "/"
     for point in mountinfo.all_points():
         if point.startswith(above):
-            from layerhold.linux import mounts
+            detach(point)
 
-            mounts.umount(point, mounts.MNT_DETACH)
+
+def detach(point: str) -> None:
+    """Unmount what is mounted there; files that are open in it stay so."""
+    from layerhold.linux import mounts
+
+    try:
+        mounts.umount(point, mounts.MNT_DETACH)
+    except PermissionError:
+        from layerhold.drivers import overlay_program
+
+        overlay_program.unmount(point, lazily=True)
+
+
+def is_mounted(merged: str) -> bool:
+    """Tell whether something is mounted there: it is on another device than the directory above it."""
+    try:
+        return os.stat(merged).st_dev != os.stat(os.path.dirname(merged)).st_dev
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:  # the program that served the mount was killed
+            raise
+        return True
+
+
+def is_dead(merged: str) -> bool:
+    """Tell whether the program that served a mount is gone. (What `stat` says may be remembered by the kernel.)"""
+    try:
+        os.statvfs(merged)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 def clear(place: str) -> None:
