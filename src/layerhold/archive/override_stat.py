@@ -7,7 +7,8 @@ With `force_mask` all files are the user's own and have one mode; what they are 
 
 Kinds are `dir`, `file`, `symlink`, `pipe`, `socket`, `block-<major>-<minor>` and `char-<major>-<minor>`; where none is
 named it is that of the file. The second is newer than the first where a file has both: fuse-overlayfs copies the first
-up, and then changes its own alone. Symbolic links can have neither.
+up, and then changes its own alone. Newer ones (1.13) write the first, with the value of the second. Symbolic links can
+have neither.
 """
 
 from __future__ import annotations

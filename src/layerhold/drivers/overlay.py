@@ -380,7 +380,8 @@ class OverlayDriver:
         if parent and not os.path.isdir(below):
             raise LayerWithoutFiles(parent, f"Stat {below}")
         files = {"link": overlay_links.new_link(), **(self._stack.files_over(parent) if parent else {})}
-        make(place, below, root=root, files=files, mask=self._mask)
+        overridden = self._by_program or self._mask is not None
+        make(place, below, root=root, files=files, mask=self._mask, overridden=overridden)
         return tuple(files)
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:

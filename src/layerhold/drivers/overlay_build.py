@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 _BASE_MODE, _BASE_MODE_OF_OTHERS = 0o555, 0o755
 
 
-def make(place: str, below: str, *, root: tuple[int, int], files: Mapping[str, str], mask: int | None) -> None:
+def make(
+    place: str, below: str, *, root: tuple[int, int], files: Mapping[str, str], mask: int | None, overridden: bool
+) -> None:
     """Make the directories of a layer in `place`, and `files` with their texts.
 
     The layer's own files get the owner and mode of those `below` ("" in a base layer: `root`). With `mask` that is
-    their mode, and what it would have been is written beside it.
+    their mode, and what it would have been is written beside it; so it may be in those `below` if `overridden`.
     """
-    from layerhold.archive import override_stat
-
     ordinary = os.geteuid() != 0
     owner, mode = root, _BASE_MODE if not ordinary and mask is None else _BASE_MODE_OF_OTHERS
     if below:
-        info = override_stat.stat_of(below)
+        info = _meant(below) if overridden else os.stat(below)
         owner, mode = (info.st_uid, info.st_gid), stat.S_IMODE(info.st_mode)
 
     def directory(path: str, owner: tuple[int, int]) -> None:
@@ -44,12 +44,20 @@ def make(place: str, below: str, *, root: tuple[int, int], files: Mapping[str, s
     directory(diff, owner)
     os.chmod(diff, mode if mask is None else mask)
     if mask is not None:
+        from layerhold.archive import override_stat
+
         meant = override_stat.Override(uid=owner[0], gid=owner[1], mode=mode, kind=stat.S_IFDIR)
         os.setxattr(diff, override_stat.KEY, meant.text())
     for name, text in files.items():
         with open(os.path.join(place, name), "x") as file:
             file.write(text)
             os.fchmod(file.fileno(), 0o644)
+
+
+def _meant(directory: str) -> os.stat_result:
+    from layerhold.archive.override_stat import stat_of
+
+    return stat_of(directory)
 
 
 class NewLayer:
