@@ -382,6 +382,9 @@ def test_a_user_outside_of_namespaces(user: OrdinaryUser) -> None:
     for program in (ours, users_go(user)):
         assert lines(user.as_user([*program, "changes", "top"]).stdout) == ['Delete "/d/b"', 'Modify "/d"']
     assert user.as_user([*ours, "check"]).stdout == ""
+    refused = user.layerhold("-g", f"{user.home}/h", "-R", f"{user.home}/r", "-s", "overlay", "--unshare=false",
+                             "create-layer", check=False)  # fmt: skip
+    assert (refused.returncode, "or set the option overlay.mount_program" in refused.stderr) == (1, True)
 
 
 def test_a_mask_lets_a_user_outside_have_files_of_others(user: OrdinaryUser) -> None:

@@ -510,7 +510,8 @@ class OverlayDriver:
     def _needs_root() -> DriverPrerequisites:
         from layerhold.ids.rootless import advice
 
-        return DriverPrerequisites("overlay needs root, or a user namespace", hint=advice())
+        hint = f"{advice()}; or set the option overlay.mount_program (fuse-overlayfs)"
+        return DriverPrerequisites("overlay needs root, or a user namespace", hint=hint)
 
 
 def _word(value: bool) -> str:
