@@ -63,7 +63,7 @@ OPERATIONS = {
     "set-data": f"store.layers[{LEAF!r}].data.set('key', b'value')",
     "batch": "in_one_batch(store, tar)",
 }
-# What is killed in the tests, in which stores.
+# What is killed, in which stores.
 PLAIN = (*tuple(OPERATIONS)[:6], "apply", "set-data", "batch")
 SWEPT = {
     **dict.fromkeys(DRIVERS, PLAIN),
@@ -76,6 +76,12 @@ SWEPT = {
     **dict.fromkeys(("vfs-damaged", "overlay-damaged"), ("repair",)),
     **dict.fromkeys(("vfs-garbage", "overlay-garbage"), ("gc",)),
     "btrfs-limited": ("create-container", "delete-container"),
+}
+# What `make soak` alone does: long, and the same steps of the same code as in the other stores.
+ONLY_SOAKED = {
+    "vfs": {"batch"},
+    "btrfs": {"batch", "apply"},
+    "overlay-split": {"batch", "apply", "set-data"},
 }
 _START = (
     "import sys; from tests.crash.scenarios import MAPS, apply_over_leaf, image_data, in_one_batch, open_store\n"

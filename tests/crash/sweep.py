@@ -4,7 +4,8 @@ One run under `strace` counts, for each system call, at which of its calls the p
 of them, the operation runs again on a fresh copy of the store, and `strace` kills it on entering that call: what was
 done before is there, the call itself is not. `strace` counts by the name of the call and by thread.
 
-`python -m tests.crash.sweep` runs what the tests run; with `--all`, at the calls that open, write and mark files, too.
+`python -m tests.crash.sweep` runs what the tests run, and what takes too long for them (ONLY_SOAKED); with `--all`, at
+the calls that open, write and mark files, too.
 """
 
 from __future__ import annotations
