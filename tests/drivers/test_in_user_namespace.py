@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SUITE = ("suite", "all", "overlay", "vfs", "image_mounts", "two_file_systems", "third_party")
+SUITE = ("suite", "all", "overlay", "mount_program", "vfs", "image_mounts", "two_file_systems", "third_party")
 # File systems that nobody can make, or mount, there.
 NOT_THERE = ("btrfs", "Btrfs", "ext4", "xfs")
 # What is another way there, and why.
