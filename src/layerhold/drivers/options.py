@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DRIVERS = frozenset({"aufs", "btrfs", "overlay", "overlay2", "vfs", "zfs"})
+# Those that Go knows; options of others are an error, but for the driver that is used.
+_DRIVERS = frozenset({"btrfs", "overlay", "overlay2", "vfs", "zfs"})
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool of Go
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
@@ -51,7 +52,7 @@ def parse(options: Sequence[str], driver: str, known: frozenset[str]) -> Options
         prefix, dot, rest = key.lower().partition(".")
         if not dot:
             prefix, rest = "", prefix
-        if prefix and prefix not in _DRIVERS:
+        if prefix and prefix not in _DRIVERS and prefix != driver:
             raise BadConfig(f'unknown driver "{prefix}" in option "{option}"')
         if prefix and prefix not in (driver, f"{driver}2"):
             continue
