@@ -18,9 +18,7 @@ _OTHERS = 64
 @contextmanager
 def disk(kind: str, *options: str) -> Iterator[Path]:
     """A folder on a file system of its own, made by `mkfs.<kind>` with `options`."""
-    if not shutil.which(f"mkfs.{kind}"):
-        package = {"btrfs": "btrfs-progs", "xfs": "xfsprogs"}.get(kind, "e2fsprogs")
-        raise programs.Unavailable(f"mkfs.{kind} is not installed (Debian: apt-get install {package})")
+    need_mkfs(kind)
     with stores.scratch(kind) as folder:
         image, place = folder / "image", folder / "disk"
         with image.open("wb") as file:
@@ -33,6 +31,13 @@ def disk(kind: str, *options: str) -> Iterator[Path]:
         finally:
             for point in stores.mounts_below(place):
                 _run(["umount", point])
+
+
+def need_mkfs(kind: str) -> None:
+    """Raise Unavailable where the program that makes file systems of a kind is missing."""
+    if not shutil.which(f"mkfs.{kind}"):
+        package = {"btrfs": "btrfs-progs", "xfs": "xfsprogs"}.get(kind, "e2fsprogs")
+        raise programs.Unavailable(f"mkfs.{kind} is not installed (Debian: apt-get install {package})")
 
 
 def copy(source: Path, to: Path, driver: str) -> None:

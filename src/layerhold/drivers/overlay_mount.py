@@ -23,29 +23,6 @@ if TYPE_CHECKING:
 PAGE = os.sysconf("SC_PAGESIZE")
 MOST_LOWERS = 500  # OVL_MAX_STACK of the kernel
 _TOO_OLD = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.EOPNOTSUPP)
-# Words of an option string that are flags of the mount: (the flag, whether the word sets it).
-_FLAGS = {
-    "defaults": (0, True),
-    "ro": (mounts.MS_RDONLY, True),
-    "rw": (mounts.MS_RDONLY, False),
-    "nosuid": (mounts.MS_NOSUID, True),
-    "suid": (mounts.MS_NOSUID, False),
-    "nodev": (mounts.MS_NODEV, True),
-    "dev": (mounts.MS_NODEV, False),
-    "noexec": (mounts.MS_NOEXEC, True),
-    "exec": (mounts.MS_NOEXEC, False),
-    "sync": (mounts.MS_SYNCHRONOUS, True),
-    "async": (mounts.MS_SYNCHRONOUS, False),
-    "dirsync": (mounts.MS_DIRSYNC, True),
-    "noatime": (mounts.MS_NOATIME, True),
-    "atime": (mounts.MS_NOATIME, False),
-    "nodiratime": (mounts.MS_NODIRATIME, True),
-    "diratime": (mounts.MS_NODIRATIME, False),
-    "relatime": (mounts.MS_RELATIME, True),
-    "norelatime": (mounts.MS_RELATIME, False),
-    "strictatime": (mounts.MS_STRICTATIME, True),
-    "nostrictatime": (mounts.MS_STRICTATIME, False),
-}
 
 
 class MountSpec(Value):
@@ -66,7 +43,7 @@ def specify(
 
     `empty` stands for the lowers of a layer that has none. Words that are mount flags become flags.
     """
-    flags, rest = _apart(options)
+    flags, rest = mounts.apart(options)
     if read_only:
         flags |= mounts.MS_RDONLY
     below = tuple(lowers) or (empty,)
@@ -78,18 +55,6 @@ def specify(
         count = len(spec.lowers)
         raise DriverError(f"{target}: max depth exceeded: {count} layers, and the kernel stacks {MOST_LOWERS} at most")
     return spec
-
-
-def _apart(options: Sequence[str]) -> tuple[int, tuple[str, ...]]:
-    """Tell flags of the mount, the last word for each, from the options that overlay itself gets."""
-    flags, rest = 0, []
-    for option in options:
-        flag, sets = _FLAGS.get(option, (None, True))
-        if flag is not None:
-            flags = flags | flag if sets else flags & ~flag
-        elif option:
-            rest.append(option)
-    return flags, tuple(rest)
 
 
 def mount(spec: MountSpec) -> None:

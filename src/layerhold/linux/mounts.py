@@ -10,7 +10,7 @@ from layerhold.linux.calls import check, function, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # <linux/mount.h>
 MS_RDONLY = 1
@@ -35,6 +35,30 @@ _AT_FDCWD = -100
 _OF_FILE_SYSTEMS = {MS_RDONLY: "ro", MS_SYNCHRONOUS: "sync", MS_DIRSYNC: "dirsync"}
 _ATTRIBUTES = {MS_NOATIME: 0x10, MS_STRICTATIME: 0x20, MS_NODIRATIME: 0x80}  # MOUNT_ATTR_*
 
+# Words of an option string that are flags of the mount: (the flag, whether the word sets it).
+_WORDS = {
+    "defaults": (0, True),
+    "ro": (MS_RDONLY, True),
+    "rw": (MS_RDONLY, False),
+    "nosuid": (MS_NOSUID, True),
+    "suid": (MS_NOSUID, False),
+    "nodev": (MS_NODEV, True),
+    "dev": (MS_NODEV, False),
+    "noexec": (MS_NOEXEC, True),
+    "exec": (MS_NOEXEC, False),
+    "sync": (MS_SYNCHRONOUS, True),
+    "async": (MS_SYNCHRONOUS, False),
+    "dirsync": (MS_DIRSYNC, True),
+    "noatime": (MS_NOATIME, True),
+    "atime": (MS_NOATIME, False),
+    "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False),
+    "relatime": (MS_RELATIME, True),
+    "norelatime": (MS_RELATIME, False),
+    "strictatime": (MS_STRICTATIME, True),
+    "nostrictatime": (MS_STRICTATIME, False),
+}
+
 _CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
 _mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
 _umount2 = function("umount2", _CHARS, _INT)
@@ -53,6 +77,18 @@ _fsopen = _call(430, _CHARS, _UINT)
 _fsconfig = _call(431, _INT, _UINT, _CHARS, _CHARS, _INT)
 _fsmount = _call(432, _INT, _UINT, _UINT)
 _mount_setattr = _call(442, _INT, _CHARS, _UINT, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def apart(options: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """Tell flags of the mount, the last word for each, from the options that the file system itself gets."""
+    flags, rest = 0, []
+    for option in options:
+        flag, sets = _WORDS.get(option, (None, True))
+        if flag is not None:
+            flags = flags | flag if sets else flags & ~flag
+        elif option:
+            rest.append(option)
+    return flags, tuple(rest)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
@@ -113,19 +149,30 @@ class Configuration:
 
     def mount(self, target: str, flags: int = 0) -> None:
         """Make the file system and mount it at `target`."""
-        for flag, word in _OF_FILE_SYSTEMS.items():
-            if flags & flag:
-                self.set(word)
-        self.create(target)
-        # The attributes of a mount have the numbers of the MS_ flags up to MS_NOEXEC.
-        attributes = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        for flag, attribute in _ATTRIBUTES.items():
-            attributes |= attribute if flags & flag else 0
-        made = self._said(_fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), target)
+        self.set_words(flags)
+        made = self.detached(target, flags)
         try:
             attach(made, target)
         finally:
             os.close(made)
+
+    def set_words(self, flags: int) -> None:
+        """Set those of the flags that are options of the whole file system."""
+        for flag, word in _OF_FILE_SYSTEMS.items():
+            if flags & flag:
+                self.set(word)
+
+    def detached(self, about: str, flags: int = 0) -> int:
+        """Make the file system; give a descriptor of a mount of it that is nowhere yet, and goes when it is closed.
+
+        The mount has the flags; other mounts of the same file system need not have them.
+        """
+        self.create(about)
+        # The attributes of a mount have the numbers of the MS_ flags up to MS_NOEXEC.
+        attributes = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        for flag, attribute in _ATTRIBUTES.items():
+            attributes |= attribute if flags & flag else 0
+        return self._said(_fsmount(self._fd, _FSMOUNT_CLOEXEC, attributes), about)
 
     def _said(self, result: int, about: str) -> int:
         """Check a result; the error has the kernel's own words, which wait behind the descriptor."""

@@ -1,0 +1,58 @@
+"""File systems on block devices, looked at in files; loop devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from layerhold.linux import block, loop
+from tests import disks
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(("kind", "size"), [("ext4", 16), ("xfs", 320)])
+def test_what_is_on_a_device(tmp_path: Path, kind: str, size: int) -> None:
+    disks.need_mkfs(kind)
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(size * MIB)
+    assert block.probe(str(image)) is None
+    uuid = "5a49c6e0-f409-4164-bbd1-8fe209225b4b"
+    words = ["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]
+    subprocess.run([f"mkfs.{kind}", "-q", *words, str(image)], check=True)
+    assert block.probe(str(image)) == block.FileSystem(kind=kind, uuid=uuid)
+
+
+@pytest.mark.root
+def test_a_file_system_grows_with_its_device(tmp_path: Path) -> None:
+    """Of xfs: for ext4 the kernel wants CAP_SYS_RESOURCE, which the guest of tests/vm has."""
+    kind = "xfs"
+    disks.need_mkfs(kind)
+    image, place = tmp_path / "image", tmp_path / "place"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(320 * MIB)
+    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
+    with image.open("r+b") as file:
+        file.truncate(400 * MIB)
+    with loop.attached(str(image)) as device:
+        assert loop.find(str(image)) == device
+        with loop.attached(str(image)) as same:
+            assert same == device
+        assert block.size(device) == 400 * MIB
+        subprocess.run(["mount", device, str(place)], check=True)
+        try:
+            before = _size(place)
+            block.grow(str(place), kind, 400 * MIB)
+            assert _size(place) > before + 60 * MIB
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+
+
+def _size(place: Path) -> int:
+    info = os.statvfs(place)
+    return info.f_blocks * info.f_frsize
