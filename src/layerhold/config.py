@@ -236,7 +236,7 @@ def _notes(settings: Settings) -> Iterator[str]:
     for key, why in {
         "storage.driver": "overlay2 is an old name of the driver overlay",
         f"{_OPTIONS}.ostree_repo": "nothing is kept in OSTree repositories any more: it is passed over",
-        f"{_OPTIONS}.thinpool": "thin pools are for the driver devicemapper, which is no more: it is passed over",
+        f"{_OPTIONS}.thinpool": "the driver devicemapper takes its options as dm.<key>: the table is passed over",
         **{f"{_OPTIONS}.{option}": "the driver has no such option: it is passed over" for option in NOT_TAKEN},
     }.items():
         setting = settings.last(key)

@@ -4,7 +4,8 @@ A store has a driver if there are layers in its home; two such homes are an erro
 without layers (Go's program leaves one wherever it tried a driver) is only tried first. When nothing is there yet, the
 drivers of `driver_priority` are tried in order, else overlay, btrfs and vfs, as the Go library does.
 
-A store of aufs is opened if it is there, to be read; that driver is never tried for a new one.
+A store of aufs is opened if it is there, to be read; that driver is never tried for a new one. Nor is devicemapper,
+unless it is named.
 
 Drivers of others are found by the entry points of their packages (third_party.py), when one is named that is none of
 ours, or when the store has layers of a driver that is none of ours.
@@ -39,9 +40,12 @@ _NOT_YET = ("zfs",)
 _OTHERS = (*_NOT_YET, "devicemapper", "aufs")
 _ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted by `layerhold convert`"
 # The directories of the homes in which layers are, where that is not the home itself.
-_LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "vfs": "dir"}
+_LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "devicemapper": "metadata", "vfs": "dir"}
 # What is in a home that has no layer yet.
-_FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
+_FITTINGS = frozenset({
+    "l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program",
+    "base", "deviceset-metadata", "transaction-metadata",
+})  # fmt: skip
 
 
 class Place(Value):
@@ -97,6 +101,12 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
         return BtrfsDriver(
             os.path.join(graphroot, "btrfs"), options, additional=_elsewhere("btrfs", place)["additional"]
         )
+    if name == "devicemapper":
+        from layerhold.drivers.devicemapper import DevicemapperDriver
+
+        return DevicemapperDriver(
+            os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"]
+        )
     if name == "aufs":
         from layerhold.drivers.aufs import AufsDriver
 
@@ -122,7 +132,7 @@ def open_to_read(name: str, graphroot: str, place: Place) -> Driver:
     Layers may also lie in the image store that `place` names. Raises DriverError, OSError.
     """
     homes = [os.path.join(root, name) for root in (graphroot, place.imagestore) if root]
-    if name in _LAYERS and name != "aufs":
+    if name in ("btrfs", "vfs"):
         from layerhold.drivers.whole_trees import TreesToRead
 
         return TreesToRead(name, homes, _LAYERS[name])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Those that Go knows; options of others are an error, but for the driver that is used.
-_DRIVERS = frozenset({"btrfs", "overlay", "overlay2", "vfs", "zfs"})
+DRIVERS = frozenset({"btrfs", "overlay", "overlay2", "vfs", "zfs"})
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool of Go
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
@@ -36,10 +36,14 @@ class Options:
 
     def flag(self, key: str) -> bool:
         """Give a yes or no: no, if it was not given. Raises BadConfig for anything else."""
-        for value in self._values.get(key, []):
-            if value not in _TRUE | _FALSE:
-                raise BadConfig(f'strconv.ParseBool: parsing "{value}": invalid syntax')
-        return self.get(key) in _TRUE
+        return [is_true(value) for value in self._values.get(key, ["false"])][-1]
+
+
+def is_true(value: str) -> bool:
+    """Read a yes or no as Go does. Raises BadConfig for anything else."""
+    if value not in _TRUE | _FALSE:
+        raise BadConfig(f'strconv.ParseBool: parsing "{value}": invalid syntax')
+    return value in _TRUE
 
 
 def parse(options: Sequence[str], driver: str, known: frozenset[str]) -> Options:
@@ -52,7 +56,7 @@ def parse(options: Sequence[str], driver: str, known: frozenset[str]) -> Options
         prefix, dot, rest = key.lower().partition(".")
         if not dot:
             prefix, rest = "", prefix
-        if prefix and prefix not in _DRIVERS and prefix != driver:
+        if prefix and prefix not in DRIVERS and prefix != driver:
             raise BadConfig(f'unknown driver "{prefix}" in option "{option}"')
         if prefix and prefix not in (driver, f"{driver}2"):
             continue
