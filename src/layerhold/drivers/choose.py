@@ -104,9 +104,12 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
     if name == "devicemapper":
         from layerhold.drivers.devicemapper import DevicemapperDriver
 
-        return DevicemapperDriver(
-            os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"]
-        )
+        others = _elsewhere(name, place)["additional"]
+        try:
+            return DevicemapperDriver(os.path.join(graphroot, name), options, additional=others)
+        except DriverNotSupported as error:  # in Go's words, and then why
+            why = "; ".join(filter(None, (error.context, error.hint)))
+            raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}", hint=why) from error
     if name == "aufs":
         from layerhold.drivers.aufs import AufsDriver
 
