@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from layerhold.tree import root as module
+from layerhold.tree import way as module
 from layerhold.tree.root import Root
 
 Step = Callable[[Root], object]

@@ -1,21 +1,10 @@
-"""A directory that operations cannot leave.
+"""What can be done to names in a directory, without leaving it.
 
-Paths are `bytes`, relative to the directory, cleaned (no leading "/", no "." or empty component). The way to the last
-name is walked as a `chroot` would walk it: links inside are followed, absolute ones and ".." stop at the root. Then the
-operation acts on the last name, and never follows it. So whatever a tar contains, and whoever swaps a directory for a
-link meanwhile, nothing outside is touched.
+The way to a name is walked inside (way.py). Then the operation acts on the name, and never follows it. So whatever a
+tar contains, and whoever swaps a directory for a link meanwhile, nothing outside is touched.
 
-Entries of a tar are mostly in the same directory as the one before, or in the one above, so the last directory stays
-open, and those on the way to it as far as they were asked for. Below the first of these all are directories by their
-own names, not by links, so none is open twice. Only removing a directory or a link can change what a path means; then
-all are dropped.
-
-With `filling=True` directories keep their times though names are added to them: they are read on entering and set again
-on leaving. That gives each directory of a tar the times of its header, in whatever order the entries come, without a
-list of all directories in memory.
-
-Some calls take only paths (attributes, and modes of what cannot be opened). They go through `/proc/self/fd/N`, in this
-module alone; the name after N is not followed.
+Some calls take only paths (attributes, and modes of what cannot be opened). They go through `/proc/self/fd/N`, here and
+in way.py alone; the name after N is not followed.
 """
 
 from __future__ import annotations
@@ -26,167 +15,19 @@ import stat
 import sys
 
 from layerhold.blocks import contextmanager
-from layerhold.tree.resolve import has_openat2, open_in_root, walk
-from layerhold.tree.unlocked import Unlocked, lacks_rights
+from layerhold.tree.way import Way, by_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Self
 
     Name = tuple[bytes, bool, bool]
 
 _MAX_LINKS = 40  # as the kernel
-_MOST_ABOVE = 16  # directories that stay open above the last one
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY
-_NO_NAMES = frozenset((b"", b".", b".."))
 
 
-class Root:
+class Root(Way):
     """The directory `path`, as a context manager; `filling` says that it is being filled from an archive."""
-
-    def __init__(self, path: str, *, filling: bool = False) -> None:
-        self._filling = filling
-        self._ordinary = os.geteuid() != 0
-        self._unlocked = Unlocked()
-        self._root = os.open(path, _DIRECTORY)
-        self._resolve = open_in_root if has_openat2(self._root) else walk
-        # The directory that is open: its path (None: none), its descriptor, and the times to set on leaving it.
-        self._at: bytes | None = None
-        self._fd = -1
-        self._times: tuple[int, int] | None = None
-        self._born: tuple[int, int] | None = None  # the owner of what is created in it
-        # The same four of those above it, the nearest last.
-        self._above: list[tuple[bytes, int, tuple[int, int] | None, tuple[int, int] | None]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
-        try:
-            self.settle()
-        except OSError as error:
-            if failure is None:
-                raise
-            failure.add_note(f"then directories did not get their modes and times back: {error}")
-        finally:
-            os.close(self._root)
-
-    def settle(self) -> None:
-        """Leave the open directory and give all directories the times and modes that they are to have."""
-        self.leave()
-        self._unlocked.restore(self._chmod_if_there)
-
-    # --- the way to the last name
-
-    @contextmanager
-    def parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Open the directory that `path` is in, and give its descriptor (until the next call) and the last name."""
-        yield self.at(path)
-
-    def at(self, path: bytes) -> tuple[int, bytes]:
-        """Give what `parent` gives; for calls that follow at once."""
-        directory, _, name = path.rpartition(b"/")
-        if directory != self._at:
-            self._enter(directory)
-        if name in _NO_NAMES:
-            raise OSError(errno.EINVAL, "no name of a file", os.fsdecode(path))
-        return self._fd, name
-
-    def _inside(self, directory: bytes) -> int:
-        """Give the descriptor of `directory`, links followed, until the next call."""
-        if directory != self._at:
-            self._enter(directory)
-        return self._fd
-
-    def leave(self) -> None:
-        """Close the directories that are open, and set their times again."""
-        while self._at is not None:
-            self._leave_last()
-
-    def _leave_last(self) -> None:
-        fd, times = self._fd, self._times
-        if self._above:
-            self._at, self._fd, self._times, self._born = self._above.pop()
-        else:
-            self._at, self._fd, self._times, self._born = None, -1, None, None
-        try:
-            if times is not None:
-                os.utime(_by_number(fd), ns=times)
-        finally:
-            os.close(fd)
-
-    def _enter(self, directory: bytes) -> None:
-        above, _, name = directory.rpartition(b"/")
-        while self._at is not None and self._at != above:
-            self._leave_last()
-            if self._at == directory:
-                return
-        fd = self._step(name)
-        if fd is None:
-            self.leave()
-            fd = self._open_directory(directory)
-        times = None
-        try:
-            if self._filling:
-                info = os.fstat(fd)
-                times = (info.st_atime_ns, info.st_mtime_ns)
-                if self._ordinary and lacks_rights(info):
-                    self._unlock(fd, info)
-            elif self._ordinary:
-                info = os.fstat(fd)
-                if lacks_rights(info, stat.S_IXUSR):
-                    self._unlock(fd, info)
-        except BaseException:
-            os.close(fd)
-            raise
-        if self._at is not None:
-            self._above.append((self._at, self._fd, self._times, self._born))
-        self._at, self._fd, self._times, self._born = directory, fd, times, None
-
-    def _step(self, name: bytes) -> int | None:
-        """Open the directory `name` of the one that is open; None if that is not as simple as that."""
-        if self._at is None or name in _NO_NAMES or 0 in name or len(self._above) >= _MOST_ABOVE:
-            return None
-        try:
-            return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._fd)
-        except OSError:  # a link, or nothing: how to go on is known to who goes all the way
-            return None
-
-    def _open_directory(self, path: bytes) -> int:
-        if 0 in path:
-            raise OSError(errno.EINVAL, "NUL in a name", os.fsdecode(path))
-        try:
-            return self._resolve(self._root, path or b".")
-        except PermissionError:
-            if not self._ordinary:
-                raise
-        return walk(self._root, path, self._unlock_if_needed)
-
-    def _unlock_if_needed(self, fd: int) -> None:
-        info = os.fstat(fd)
-        if lacks_rights(info):
-            self._unlock(fd, info)
-
-    def _unlock(self, fd: int, info: os.stat_result) -> None:
-        """Give this user his rights on the directory `fd`, until `settle`."""
-        self._unlocked.add(self._true_path(fd), stat.S_IMODE(info.st_mode))
-        os.chmod(_by_number(fd), stat.S_IMODE(info.st_mode) | 0o700)
-
-    def _true_path(self, fd: int) -> bytes:
-        """Say where the directory `fd` is, without links."""
-        root, here = os.readlink(_by_number(self._root)), os.readlink(_by_number(fd))
-        return here.removeprefix(root).lstrip(b"/")
-
-    def _chmod_if_there(self, path: bytes, mode: int) -> None:
-        try:
-            fd = self._open_directory(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            os.chmod(_by_number(fd), mode)
-        finally:
-            os.close(fd)
 
     def find_directory(self, path: bytes) -> int:
         """Open the directory `path`, a link at its end followed as well; the descriptor is only a place (O_PATH)."""
@@ -234,20 +75,6 @@ class Root:
             return self._reopen_directory(b".", self._root)
         at, name = self.at(path)
         return self._reopen_directory(name, at)
-
-    def _reopen_directory(self, name: bytes, at: int) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        try:
-            return os.open(name, flags, dir_fd=at)
-        except PermissionError:
-            if not self._ordinary:
-                raise
-        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-        try:
-            self._unlock_if_needed(fd)
-        finally:
-            os.close(fd)
-        return os.open(name, flags, dir_fd=at)
 
     def set_directory_mode(self, fd: int, mode: int) -> None:
         """Set the mode of the directory that is open as `fd`; rights that its owner needs meanwhile go at `settle`."""
@@ -303,7 +130,7 @@ class Root:
         at, name = self.at(path)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
         try:
-            os.chmod(_by_number(fd), mode)
+            os.chmod(by_number(fd), mode)
         finally:
             os.close(fd)
 
@@ -318,7 +145,7 @@ class Root:
 
     def set_directory_xattr(self, path: bytes, key: bytes, value: bytes) -> None:
         """Set an extended attribute of the directory `path`, which may be named through a link."""
-        os.setxattr(_by_number(self._inside(path)), key, value)
+        os.setxattr(by_number(self._inside(path)), key, value)
 
     def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None) -> dict[bytes, bytes]:
         """Give the extended attributes (path b"": of the root), or only those whose names are `wanted`."""
@@ -342,9 +169,9 @@ class Root:
 
     def _proc_path(self, path: bytes) -> bytes:
         if not path:
-            return _by_number(self._root)
+            return by_number(self._root)
         at, name = self.at(path)
-        return b"%b/%b" % (_by_number(at), name)
+        return b"%b/%b" % (by_number(at), name)
 
     def lstat(self, path: bytes) -> os.stat_result:
         """Give what is known of `path` itself (path b"": of the root)."""
@@ -500,7 +327,3 @@ class Root:
             self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
         self.leave()
         return True
-
-
-def _by_number(fd: int) -> bytes:
-    return b"/proc/self/fd/%d" % fd

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerhold.tree import root as module
+from layerhold.tree import way as module
 from layerhold.tree.root import Root
 from tests import stores
 
