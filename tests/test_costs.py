@@ -271,7 +271,7 @@ OF_A_DRIVER = {
     "vfs": "drivers.vfs drivers.whole_trees",
     "overlay": """
         drivers.home_mount drivers.overlay drivers.overlay_flag drivers.overlay_home drivers.overlay_links
-        drivers.overlay_probe drivers.overlay_stack linux.idmap
+        drivers.overlay_places drivers.overlay_probe drivers.overlay_stack linux.idmap
     """,
 }
 # Of the standard library, beyond what a bare interpreter and the cheap ones in FREE bring.

@@ -34,9 +34,10 @@ from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers import home_mount, overlay_flag, overlay_home, overlay_links
 from layerhold.drivers.base import FUSE_MARKS, OVERLAY_MARKS, Contents, Features, is_safe
 from layerhold.drivers.homes import Homes
+from layerhold.drivers.overlay_places import RESERVED, Places, checked, ids_in
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers
-from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, InvalidID, LayerWithoutFiles
+from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, LayerWithoutFiles
 from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs, remove_tree
 from layerhold.tree.trash import Aside, SeveralBins
@@ -60,7 +61,7 @@ class OverlayDriver:
     """
 
     name = "overlay"
-    reserved = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev"})
+    reserved = RESERVED
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class OverlayDriver:
         self._run_home = run_home
         self._idmapped = idmapped
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
+        self._places = Places(self._homes, run_home)
         self._stack = Stack(self._homes, self._restore_links)
         self._filesystem = overlay_home.backing_filesystem(home, by_program=bool(self._program))
         self._asides = {
@@ -123,7 +125,7 @@ class OverlayDriver:
         notes = {}
         for home in self._homes.writable:
             if noted[home] is None or (self._program and not noted[home]):
-                layers = (os.path.join(home, id) for id in self._ids_in(home))
+                layers = (os.path.join(home, id) for id in ids_in(home))
                 notes[home] = bool(self._program) or overlay_flag.found(layers)
         self._by_program = self._by_program or any(notes.values())
         return notes
@@ -139,12 +141,7 @@ class OverlayDriver:
 
     def path(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
-        return os.path.join(self._homes.of(self._checked(id)), id)
-
-    def _checked(self, id: str) -> str:
-        if not is_safe(id, self.reserved):
-            raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return id
+        return self._places.layer(id)
 
     @contextmanager
     def building(
@@ -163,14 +160,14 @@ class OverlayDriver:
                 hint="set the option overlay.mount_program (fuse-overlayfs)",
             )
         home = self._homes.for_new(writable=spec.writable)
-        final = os.path.join(home, self._checked(id))
+        final = os.path.join(home, checked(id))
         with self._asides[home].open() as temporary:
             place = temporary.place()
             files = self._make(place, parent, spec)
             copied = bool(parent and spec.remapped)
             if parent and copied:
                 self._copy_remapped(place, parent, spec, progress)
-            lowers = (self._diff(parent), *self._stack.lowers(parent)) if parent else ()
+            lowers = (self._places.diff(parent), *self._stack.lowers(parent)) if parent else ()
             contents = self._layer(os.path.join(place, "diff"), lowers)
             contents = contents.replace(owners_inside=self._by_program and not spec.mappings)
             yield NewLayer(contents, place, final, lambda: self._remove(final, temporary), files=files, copied=copied)
@@ -181,7 +178,7 @@ class OverlayDriver:
         from layerhold.tree.copy import copy_tree
 
         source = self.path(template)
-        diff = self._diff(template)
+        diff = self._places.diff(template)
         with self.building(id, self._stack.parent(template), spec) as build:
             copy_tree(diff, build.contents.path, progress=progress)
             for older in older_uppers(source):
@@ -202,11 +199,11 @@ class OverlayDriver:
         with self._asides[self._homes.of(id)].open() as temporary:
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
-            copy_tree(self._diff(id), place, progress=progress)
+            copy_tree(self._places.diff(id), place, progress=progress)
             contents = self._layer(place, self._stack.lowers(id))
             copied = any(older_uppers(self.path(id)))
             contents = contents.replace(owners_inside=self._by_program and not copied)
-            yield ChangedLayer(contents, self._diff(id))
+            yield ChangedLayer(contents, self._places.diff(id))
 
     @contextmanager
     def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
@@ -214,7 +211,7 @@ class OverlayDriver:
         lowers = self._stack.lowers(id)
         if self._by_program:
             if self._maps(id, mappings) is None and not self.is_mounted(id):
-                yield self._layer(self._diff(id), lowers).replace(united=True)
+                yield self._layer(self._places.diff(id), lowers).replace(united=True)
                 return
             with self._whole(id, lowers, mappings) as path:
                 yield Contents(path=path)
@@ -222,7 +219,7 @@ class OverlayDriver:
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
         alone = not any(older_uppers(self.path(id)))
         if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
-            yield self._layer(self._diff(id), lowers)
+            yield self._layer(self._places.diff(id), lowers)
             return
         with self._whole(id, lowers, mappings) as path:
             yield Contents(path=path)
@@ -232,7 +229,7 @@ class OverlayDriver:
         """Give the layer's own files, those in older uppers too."""
         older = tuple(older_uppers(self.path(id)))
         if not older:
-            yield self._layer(self._diff(id), ())
+            yield self._layer(self._places.diff(id), ())
             return
         with self._whole(id, older) as path:
             yield Contents(path=path)
@@ -246,15 +243,15 @@ class OverlayDriver:
         from layerhold.labels import mount_option
 
         self._refuse_ordinary()
-        merged = self._merged(id)
-        diff = self._diff(id)
+        merged = self._places.merged(id)
+        diff = self._places.diff(id)
         if self.is_mounted(id):
             if not overlay_home.is_dead(merged):
                 return merged
             overlay_home.detach(merged)
         make_dirs(merged)
         wanted = self._with_metacopy(options.options or self._options)
-        read_only = options.read_only or not self._is_own(id)
+        read_only = options.read_only or not self._places.is_own(id)
         if not read_only:
             # Left by a volatile mount; while it is there the kernel refuses every other one.
             remove_tree(os.path.join(self.path(id), "work", "work", "incompat", "volatile"))
@@ -274,15 +271,15 @@ class OverlayDriver:
             if self._by_program:
                 from layerhold.drivers import overlay_program
 
-                overlay_program.unmount(self._merged(id))
+                overlay_program.unmount(self._places.merged(id))
             else:
-                overlay_home.detach(self._merged(id))
-            if not self._is_own(id):
-                overlay_home.remove_empty(self._merged(id), os.path.join(self._run_home, id))
+                overlay_home.detach(self._places.merged(id))
+            if not self._places.is_own(id):
+                overlay_home.remove_empty(self._places.merged(id), os.path.join(self._run_home, id))
 
     def is_mounted(self, id: str) -> bool:
         """Tell whether something is mounted on `merged`."""
-        return is_safe(id, self.reserved) and overlay_home.is_mounted(self._merged(id))
+        return is_safe(id, self.reserved) and overlay_home.is_mounted(self._places.merged(id))
 
     @contextmanager
     def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
@@ -314,13 +311,7 @@ class OverlayDriver:
     def ids(self) -> Iterator[str]:
         """List the directories that are layers of the store's own."""
         for home in self._homes.writable:
-            yield from self._ids_in(home)
-
-    def _ids_in(self, home: str) -> Iterator[str]:
-        with os.scandir(home) as entries:
-            for entry in entries:
-                if is_safe(entry.name, self.reserved) and entry.is_dir(follow_symlinks=False):
-                    yield entry.name
+            yield from ids_in(home)
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """Say what Go's `status` says."""
@@ -338,8 +329,8 @@ class OverlayDriver:
         """Say where the parts of the layer are."""
         found = {
             "WorkDir": os.path.join(self.path(id), "work"),
-            "MergedDir": self._merged(id),
-            "UpperDir": self._diff(id),
+            "MergedDir": self._places.merged(id),
+            "UpperDir": self._places.diff(id),
         }
         lowers = self._stack.lowers(id)
         return {**found, "LowerDir": ":".join(lowers)} if lowers else found
@@ -349,13 +340,13 @@ class OverlayDriver:
         self._refuse_ordinary()
         for home, aside in self._asides.items():
             aside.sweep()
-            ids = list(self._ids_in(home))
+            ids = list(ids_in(home))
             if len(ids) != len(os.listdir(os.path.join(home, "l"))):
                 overlay_links.restore_links(home, ids)
 
     def _restore_links(self) -> None:
         for home in self._homes.writable:
-            overlay_links.restore_links(home, self._ids_in(home))
+            overlay_links.restore_links(home, ids_in(home))
 
     def shutdown(self) -> None:
         """Undo the bind mount of the home."""
@@ -398,20 +389,6 @@ class OverlayDriver:
             os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
         os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))
 
-    def _is_own(self, id: str) -> bool:
-        """Tell whether layer `id` is in the driver's own home, where all can be mounted to be written to."""
-        return self._homes.of(id) == self.home
-
-    def _merged(self, id: str) -> str:
-        """Say where layer `id` is mounted."""
-        return os.path.join(self.home if self._is_own(id) else self._run_home, self._checked(id), "merged")
-
-    def _diff(self, id: str) -> str:
-        path = os.path.join(self.path(id), "diff")
-        if not os.path.isdir(path):
-            raise LayerWithoutFiles(id, f"faccessat {path if os.path.isdir(self.path(id)) else self.path(id)}")
-        return path
-
     # --- mounting
 
     def _specify(
@@ -420,7 +397,7 @@ class OverlayDriver:
         from layerhold.drivers.overlay_mount import specify
 
         here = self.path(id)
-        empty = os.path.join(here if self._is_own(id) else os.path.join(self._run_home, id), "empty")
+        empty = os.path.join(here if self._places.is_own(id) else os.path.join(self._run_home, id), "empty")
         if not lowers:
             make_dirs(empty)
         return specify(
@@ -444,7 +421,7 @@ class OverlayDriver:
         from layerhold.drivers import overlay_program
 
         program = self._program or overlay_program.find()
-        maps, overridden = self._maps(id, mappings), self._mask is not None or is_overridden(self._diff(id))
+        maps, overridden = self._maps(id, mappings), self._mask is not None or is_overridden(self._places.diff(id))
         wanted = overlay_program.call(program, self.home, spec, options, maps, overridden=overridden)
         overlay_program.mount(wanted)
 
@@ -468,8 +445,8 @@ class OverlayDriver:
             return
         from layerhold.drivers.overlay_mapped import mapped_lowers
 
-        if self._is_own(id):
-            os.chown(self._diff(id), *maps.root())  # the root of a mount is that of its upper
+        if self._places.is_own(id):
+            os.chown(self._places.diff(id), *maps.root())  # the root of a mount is that of its upper
         with mapped_lowers(place, lowers, maps) as mapped:
             yield mapped
 
@@ -477,7 +454,7 @@ class OverlayDriver:
     def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> Iterator[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
         if self.is_mounted(id):
-            yield self._merged(id)
+            yield self._places.merged(id)
             return
         self._refuse_ordinary()
         with self._aside.open() as temporary:
@@ -485,7 +462,7 @@ class OverlayDriver:
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
             with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
-                spec = self._specify(id, place, self._diff(id), below, options, read_only=True)
+                spec = self._specify(id, place, self._places.diff(id), below, options, read_only=True)
                 self._mount(id, spec, options, mappings)
             try:
                 fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,58 @@
+"""Where the layers of the overlay driver are: their own files, and what they are mounted on."""
+
+from __future__ import annotations
+
+import os
+
+from layerhold.drivers.base import is_safe
+from layerhold.errors import InvalidID, LayerWithoutFiles
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerhold.drivers.homes import Homes
+
+RESERVED = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev"})
+
+
+class Places:
+    """The places of layers in `homes`; what is not in the driver's own one is mounted below `run_home`."""
+
+    def __init__(self, homes: Homes, run_home: str) -> None:
+        self.homes = homes
+        self.run_home = run_home
+
+    def layer(self, id: str) -> str:
+        """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
+        return os.path.join(self.homes.of(checked(id)), id)
+
+    def is_own(self, id: str) -> bool:
+        """Tell whether layer `id` is in the driver's own home, where all can be mounted to be written to."""
+        return self.homes.of(id) == self.homes.own
+
+    def merged(self, id: str) -> str:
+        """Say where layer `id` is mounted."""
+        return os.path.join(self.homes.own if self.is_own(id) else self.run_home, checked(id), "merged")
+
+    def diff(self, id: str) -> str:
+        """Give the directory with the layer's own files. Raises LayerWithoutFiles."""
+        path = os.path.join(self.layer(id), "diff")
+        if not os.path.isdir(path):
+            raise LayerWithoutFiles(id, f"faccessat {path if os.path.isdir(self.layer(id)) else self.layer(id)}")
+        return path
+
+
+def checked(id: str) -> str:
+    """Give an ID that a directory can be called by. Raises InvalidID."""
+    if not is_safe(id, RESERVED):
+        raise InvalidID(f"{id!r} is no ID that a layer can have")
+    return id
+
+
+def ids_in(home: str) -> Iterator[str]:
+    """List the directories in `home` that are layers."""
+    with os.scandir(home) as entries:
+        for entry in entries:
+            if is_safe(entry.name, RESERVED) and entry.is_dir(follow_symlinks=False):
+                yield entry.name
