@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,18 +20,27 @@ _OTHERS = 64
 def disk(kind: str, *options: str) -> Iterator[Path]:
     """A folder on a file system of its own, made by `mkfs.<kind>` with `options`."""
     need_mkfs(kind)
-    with stores.scratch(kind) as folder:
-        image, place = folder / "image", folder / "disk"
+    with stores.scratch(kind) as folder, _short(kind) as place:
+        image = folder / "image"
         with image.open("wb") as file:
             file.truncate(SIZES.get(kind, _OTHERS) << 20)
         _run([f"mkfs.{kind}", "-q", *options, str(image)])
-        place.mkdir()
         _run(["mount", "-o", "loop", str(image), str(place)])
         try:
             yield place
         finally:
             for point in stores.mounts_below(place):
                 _run(["umount", point])
+
+
+@contextmanager
+def _short(kind: str) -> Iterator[Path]:
+    """An empty folder to mount on, by a short name, wherever the checkout is: Podman 4.3 wants one (stores.py)."""
+    place = Path(tempfile.mkdtemp(prefix=f"{kind}-"))
+    try:
+        yield place
+    finally:
+        place.rmdir()
 
 
 def need_mkfs(kind: str) -> None:

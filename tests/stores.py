@@ -123,13 +123,18 @@ def gnu_extract(tar: Path, into: Path) -> Path:
 
 # -- folders
 
+# Podman 4.3 takes no run root longer than 50 characters: a store's folder in here, and "/run", have 19.
+_LONGEST_BASE = 31
+
 
 def scratch_base() -> Path:
-    """A folder on a file system that overlay can stand on."""
+    """A folder on a file system that overlay can stand on, by a short name."""
     for base in (programs.WORK / "scratch", Path("/var/tmp"), Path("/dev/shm"), Path(tempfile.gettempdir())):
         try:
             base.mkdir(parents=True, exist_ok=True)
         except OSError:
+            continue
+        if len(str(base)) > _LONGEST_BASE:
             continue
         if os.access(base, os.W_OK) and _filesystem(base) not in ("overlay", "nfs", "nfs4", "9p", "fuse"):
             return base
