@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 
 from layerhold.blocks import contextmanager
-from layerhold.drivers.base import AUFS_MARKS, Contents, Features, is_safe
+from layerhold.drivers.base import AUFS_MARKS, Contents, Features, checked, is_safe
 from layerhold.drivers.options import parse
-from layerhold.errors import BadConfig, DriverError, DriverReadOnly, InvalidID, LayerWithoutFiles
+from layerhold.errors import BadConfig, DriverError, DriverReadOnly, LayerWithoutFiles
 from layerhold.linux import mountinfo
 
 TYPE_CHECKING = False
@@ -46,9 +46,7 @@ class AufsDriver:
 
     def path(self, id: str) -> str:
         """Say where the files of layer `id` are. Raises InvalidID for what cannot be a layer's name."""
-        if not is_safe(id, self.reserved):
-            raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return os.path.join(self.home, "diff", id)
+        return os.path.join(self.home, "diff", checked(id, self.reserved))
 
     @contextmanager
     def contents(

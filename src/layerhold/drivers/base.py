@@ -11,6 +11,7 @@ which is emptied after the locks are released.
 
 from __future__ import annotations
 
+from layerhold.errors import InvalidID
 from layerhold.values import Protocol, Value
 
 TYPE_CHECKING = False
@@ -99,6 +100,13 @@ def is_safe(id: str, reserved: frozenset[str]) -> bool:
     They are never acted on: Go's programs have removed whole stores for them.
     """
     return bool(id) and id[0] != "." and "/" not in id and "\0" not in id and id not in reserved
+
+
+def checked(id: str, reserved: frozenset[str]) -> str:
+    """Give an ID that a layer's directory can be called by. Raises InvalidID."""
+    if not is_safe(id, reserved):
+        raise InvalidID(f"{id!r} is no ID that a layer can have")
+    return id
 
 
 class Build(Protocol):

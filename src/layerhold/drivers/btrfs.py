@@ -19,7 +19,7 @@ import os
 
 from layerhold.blocks import contextmanager
 from layerhold.drivers import btrfs_subvolumes, home_mount
-from layerhold.drivers.base import Features, is_safe
+from layerhold.drivers.base import Features, checked, is_safe
 from layerhold.drivers.btrfs_quotas import Quotas
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
@@ -79,7 +79,7 @@ class BtrfsDriver(WholeTrees):
         from layerhold import labels
         from layerhold.drivers.ownership import change_owners
 
-        final = os.path.join(self._homes.own, self._checked(id))
+        final = os.path.join(self._homes.own, checked(id, self.reserved))
         limit = self._limit(spec)
         with self._aside.open() as temporary:
             place = temporary.place()

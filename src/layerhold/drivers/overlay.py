@@ -21,8 +21,7 @@ the kernel would show, so a home in which it wrote is noted as such (overlay_fla
 without any mount: several directories at once, as whole trees. A mounted layer is read in its mount, since there may be
 what has not been written yet; so is one whose owners the program maps.
 
-Reading a layer whole (to compare it with another one than its parent) mounts it for the moment. The mount has no name:
-it goes with the descriptor that holds it, so also when the process is killed.
+Reading a layer whole (to compare it with another one than its parent) mounts it for the moment (overlay_mounter.py).
 """
 
 from __future__ import annotations
@@ -32,22 +31,23 @@ import stat
 
 from layerhold.blocks import ExitStack, contextmanager
 from layerhold.drivers import home_mount, overlay_flag, overlay_home, overlay_links
-from layerhold.drivers.base import FUSE_MARKS, OVERLAY_MARKS, Contents, Features, is_safe
+from layerhold.drivers.base import FUSE_MARKS, OVERLAY_MARKS, Contents, Features, checked, is_safe
 from layerhold.drivers.homes import Homes
-from layerhold.drivers.overlay_places import RESERVED, Places, checked, ids_in
+from layerhold.drivers.overlay_places import RESERVED, Places, ids_in
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, LayerWithoutFiles
 from layerhold.linux.idmap import in_user_namespace
-from layerhold.tree.files import make_dirs, remove_tree
+from layerhold.tree.files import make_dirs
 from layerhold.tree.trash import Aside, SeveralBins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
-    from layerhold.drivers.overlay_mount import MountSpec
+    from layerhold.drivers.overlay_mounter import Mounter
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
@@ -78,26 +78,24 @@ class OverlayDriver:
         self._attributes = overlay_home.USER if self._ordinary or in_user_namespace() else overlay_home.TRUSTED
         self.home = home
         self.squash = settings.squash
-        self._mask = settings.mask
-        self._program = settings.mount_program
-        self._options = settings.mount_options
-        self._run_home = run_home
+        self._settings = settings
         self._idmapped = idmapped
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
         self._places = Places(self._homes, run_home)
         self._stack = Stack(self._homes, self._restore_links)
-        self._filesystem = overlay_home.backing_filesystem(home, by_program=bool(self._program))
+        self._filesystem = overlay_home.backing_filesystem(home, by_program=bool(self._settings.mount_program))
         self._asides = {
             place: Aside(os.path.join(place, "tempdirs"), before_sweep=overlay_home.unmount_below)
             for place in self._homes.writable
         }
         self._aside = self._asides[home]
         noted = {place: overlay_flag.is_noted(place) for place in self._homes.every}
-        self._by_program = bool(self._program) or any(noted.values())
-        self._probe = Probe(self._aside, run_home, self._options, self._attributes)
+        self._by_program = bool(self._settings.mount_program) or any(noted.values())
+        self._probe = Probe(self._aside, run_home, settings.mount_options, self._attributes)
         self._metacopy = False
+        self._made_mounter: Mounter | None = None
         self.features = Features(read_only=True, native_diff=True)
-        if not self._ordinary or self._program:
+        if not self._ordinary or self._settings.mount_program:
             self._set_up(noted, mount_home=settings.mount_home and not self._ordinary)
         elif not (os.path.isdir(home) and any(self.ids())):
             raise self._needs_root()
@@ -124,9 +122,9 @@ class OverlayDriver:
         """Find out in which homes a mount program wrote, or is to write, where that is not noted yet."""
         notes = {}
         for home in self._homes.writable:
-            if noted[home] is None or (self._program and not noted[home]):
+            if noted[home] is None or (self._settings.mount_program and not noted[home]):
                 layers = (os.path.join(home, id) for id in ids_in(home))
-                notes[home] = bool(self._program) or overlay_flag.found(layers)
+                notes[home] = bool(self._settings.mount_program) or overlay_flag.found(layers)
         self._by_program = self._by_program or any(notes.values())
         return notes
 
@@ -153,14 +151,14 @@ class OverlayDriver:
         self._refuse_ordinary()
         if spec.storage_options:
             raise DriverError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
-        if self._mask is not None and spec.writable and not self._by_program:
+        if self._settings.mask is not None and spec.writable and not self._by_program:
             raise DriverError(
                 f'creating read-write layer with ID "{id}": overlay: force_mask option for writeable layers is only '
                 "supported with a mount_program",
                 hint="set the option overlay.mount_program (fuse-overlayfs)",
             )
         home = self._homes.for_new(writable=spec.writable)
-        final = os.path.join(home, checked(id))
+        final = os.path.join(home, checked(id, self.reserved))
         with self._asides[home].open() as temporary:
             place = temporary.place()
             files = self._make(place, parent, spec)
@@ -210,7 +208,7 @@ class OverlayDriver:
         """Give the layer's own files if `against` is what it stands on; else all files, mounted if need be."""
         lowers = self._stack.lowers(id)
         if self._by_program:
-            if self._maps(id, mappings) is None and not self.is_mounted(id):
+            if self._mounter.maps(id, mappings) is None and not self.is_mounted(id):
                 yield self._layer(self._places.diff(id), lowers).replace(united=True)
                 return
             with self._whole(id, lowers, mappings) as path:
@@ -236,50 +234,20 @@ class OverlayDriver:
 
     def maps_at_mount(self) -> bool:
         """Ask the kernel, unless this is turned off; a mount program can."""
-        return self._idmapped and not self.features.read_only and (self._by_program or self._probe.mapped_lowers())
+        return self._mounter.maps_at_mount()
 
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
-        from layerhold.labels import mount_option
-
         self._refuse_ordinary()
-        merged = self._places.merged(id)
-        diff = self._places.diff(id)
-        if self.is_mounted(id):
-            if not overlay_home.is_dead(merged):
-                return merged
-            overlay_home.detach(merged)
-        make_dirs(merged)
-        wanted = self._with_metacopy(options.options or self._options)
-        read_only = options.read_only or not self._places.is_own(id)
-        if not read_only:
-            # Left by a volatile mount; while it is there the kernel refuses every other one.
-            remove_tree(os.path.join(self.path(id), "work", "work", "incompat", "volatile"))
-        if options.volatile and (self._by_program or self._probe.volatile()):
-            wanted.append("volatile")
-        if labelled := mount_option(options.label):
-            wanted.append(labelled)
-        place = os.path.join(os.path.dirname(merged), "mapped")
-        with self._mapped(id, self._stack.lowers(id), options.mappings, place) as lowers:
-            spec = self._specify(id, merged, diff, lowers, wanted, read_only=read_only)
-            self._mount(id, spec, wanted, options.mappings)
-        return merged
+        return self._mounter.mount(id, options)
 
     def unmount(self, id: str) -> None:
         """Unmount `merged`; the directory stays, unless it is in the run home."""
-        if self.is_mounted(id):
-            if self._by_program:
-                from layerhold.drivers import overlay_program
-
-                overlay_program.unmount(self._places.merged(id))
-            else:
-                overlay_home.detach(self._places.merged(id))
-            if not self._places.is_own(id):
-                overlay_home.remove_empty(self._places.merged(id), os.path.join(self._run_home, id))
+        self._mounter.unmount(id)
 
     def is_mounted(self, id: str) -> bool:
         """Tell whether something is mounted on `merged`."""
-        return is_safe(id, self.reserved) and overlay_home.is_mounted(self._places.merged(id))
+        return self._mounter.is_mounted(id)
 
     @contextmanager
     def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
@@ -360,7 +328,9 @@ class OverlayDriver:
         """Give the files of one layer, over `lowers`."""
         deletions = FUSE_MARKS if self._by_program else OVERLAY_MARKS
         prefix = self._attributes.prefix
-        return Contents(path=path, deletions=deletions, lowers=tuple(lowers), xattr_prefix=prefix, mask=self._mask)
+        return Contents(
+            path=path, deletions=deletions, lowers=tuple(lowers), xattr_prefix=prefix, mask=self._settings.mask
+        )
 
     def _make(self, place: str, parent: str | None, spec: LayerSpec) -> Sequence[str]:
         """Make all parts of a layer in the directory `place`; give the names of its files."""
@@ -371,8 +341,8 @@ class OverlayDriver:
         if parent and not os.path.isdir(below):
             raise LayerWithoutFiles(parent, f"Stat {below}")
         files = {"link": overlay_links.new_link(), **(self._stack.files_over(parent) if parent else {})}
-        overridden = self._by_program or self._mask is not None
-        make(place, below, root=root, files=files, mask=self._mask, overridden=overridden)
+        overridden = self._by_program or self._settings.mask is not None
+        make(place, below, root=root, files=files, mask=self._settings.mask, overridden=overridden)
         return tuple(files)
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:
@@ -389,94 +359,30 @@ class OverlayDriver:
             os.chown(os.path.join(place, name), *(spec.mappings.root() if spec.mappings else (0, 0)))
         os.chmod(diff, stat.S_IMODE(os.stat(older).st_mode))
 
-    # --- mounting
+    @property
+    def _mounter(self) -> Mounter:
+        """What mounts layers; made when it is needed, which it is not for a listing."""
+        if self._made_mounter is None:
+            from layerhold.drivers.overlay_mounter import Mounter
 
-    def _specify(
-        self, id: str, target: str, diff: str, lowers: Sequence[str], options: Sequence[str], *, read_only: bool
-    ) -> MountSpec:
-        from layerhold.drivers.overlay_mount import specify
+            self._made_mounter = Mounter(
+                self._places,
+                self._stack,
+                self._aside,
+                self._probe,
+                settings=self._settings,
+                attributes=self._attributes,
+                by_program=self._by_program,
+                metacopy=self._metacopy,
+                idmapped=self._idmapped and not self.features.read_only,
+            )
+        return self._made_mounter
 
-        here = self.path(id)
-        empty = os.path.join(here if self._places.is_own(id) else os.path.join(self._run_home, id), "empty")
-        if not lowers:
-            make_dirs(empty)
-        return specify(
-            target=target,
-            diff=diff,
-            work=os.path.join(here, "work"),
-            lowers=lowers,
-            empty=empty,
-            options=[*options, *(() if self._by_program else self._attributes.options)],
-            read_only=read_only,
-        )
-
-    def _mount(self, id: str, spec: MountSpec, options: Sequence[str], mappings: IdMappings | None) -> None:
-        """Mount it by the program, or by the kernel."""
-        if not self._by_program:
-            from layerhold.drivers import overlay_mount
-
-            overlay_mount.mount(spec)
-            return
-        from layerhold.archive.override_stat import is_overridden
-        from layerhold.drivers import overlay_program
-
-        program = self._program or overlay_program.find()
-        maps, overridden = self._maps(id, mappings), self._mask is not None or is_overridden(self._places.diff(id))
-        wanted = overlay_program.call(program, self.home, spec, options, maps, overridden=overridden)
-        overlay_program.mount(wanted)
-
-    def _maps(self, id: str, mappings: IdMappings | None) -> IdMappings | None:
-        """Give the maps with which layer `id` is to be mounted.
-
-        Layers that were given new owners by copying have what they need in an older upper, and are left as they are.
-        """
-        if mappings is None or mappings.identity or any(older_uppers(self.path(id))) or not self.maps_at_mount():
-            return None
-        return mappings
-
-    @contextmanager
-    def _mapped(
-        self, id: str, lowers: Sequence[str], mappings: IdMappings | None, place: str
-    ) -> Iterator[Sequence[str]]:
-        """Give the lowers with the owners that they have in a container, below `place`, to be mounted in this block."""
-        maps = self._maps(id, mappings)
-        if maps is None or self._by_program:
-            yield lowers
-            return
-        from layerhold.drivers.overlay_mapped import mapped_lowers
-
-        if self._places.is_own(id):
-            os.chown(self._places.diff(id), *maps.root())  # the root of a mount is that of its upper
-        with mapped_lowers(place, lowers, maps) as mapped:
-            yield mapped
-
-    @contextmanager
-    def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> Iterator[str]:
+    def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> AbstractContextManager[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
-        if self.is_mounted(id):
-            yield self._places.merged(id)
-            return
-        self._refuse_ordinary()
-        with self._aside.open() as temporary:
-            place = temporary.place("view")
-            os.mkdir(place, 0o700)
-            options = self._with_metacopy(self._options)
-            with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
-                spec = self._specify(id, place, self._places.diff(id), below, options, read_only=True)
-                self._mount(id, spec, options, mappings)
-            try:
-                fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            finally:
-                overlay_home.detach(place)
-        try:
-            yield f"/proc/self/fd/{fd}/."  # the dot: the name alone is a link, and some look at links themselves
-        finally:
-            os.close(fd)
-
-    def _with_metacopy(self, options: Sequence[str]) -> list[str]:
-        """Ask for metacopy if the layers are made with it, and only where the kernel has it."""
-        rest = [word for word in options if word != "metacopy=on"]
-        return [*rest, "metacopy=on"] if self._metacopy else rest
+        if not self.is_mounted(id):
+            self._refuse_ordinary()
+        return self._mounter.whole(id, lowers, mappings)
 
     def _refuse_ordinary(self) -> None:
         """Refuse what takes mounts, or files of several owners, to who is not root, not even of a user namespace."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from layerhold.drivers.base import is_safe
-from layerhold.errors import InvalidID, LayerWithoutFiles
+from layerhold.drivers.base import checked, is_safe
+from layerhold.errors import LayerWithoutFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Places:
 
     def layer(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
-        return os.path.join(self.homes.of(checked(id)), id)
+        return os.path.join(self.homes.of(checked(id, RESERVED)), id)
 
     def is_own(self, id: str) -> bool:
         """Tell whether layer `id` is in the driver's own home, where all can be mounted to be written to."""
@@ -33,7 +33,7 @@ class Places:
 
     def merged(self, id: str) -> str:
         """Say where layer `id` is mounted."""
-        return os.path.join(self.homes.own if self.is_own(id) else self.run_home, checked(id), "merged")
+        return os.path.join(self.homes.own if self.is_own(id) else self.run_home, checked(id, RESERVED), "merged")
 
     def diff(self, id: str) -> str:
         """Give the directory with the layer's own files. Raises LayerWithoutFiles."""
@@ -41,13 +41,6 @@ class Places:
         if not os.path.isdir(path):
             raise LayerWithoutFiles(id, f"faccessat {path if os.path.isdir(self.layer(id)) else self.layer(id)}")
         return path
-
-
-def checked(id: str) -> str:
-    """Give an ID that a directory can be called by. Raises InvalidID."""
-    if not is_safe(id, RESERVED):
-        raise InvalidID(f"{id!r} is no ID that a layer can have")
-    return id
 
 
 def ids_in(home: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from layerhold.blocks import ExitStack, contextmanager
-from layerhold.drivers.base import Features, is_safe
+from layerhold.drivers.base import Features, checked, is_safe
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
 from layerhold.drivers.whole_trees import WholeBuild, WholeTrees, begin
@@ -70,7 +70,7 @@ class VfsDriver(WholeTrees):
         if spec.storage_options:
             raise DriverError("--storage-opt is not supported for vfs")
         home = self._homes.for_new(writable=spec.writable)
-        final = os.path.join(home, self._checked(id))
+        final = os.path.join(home, checked(id, self.reserved))
         with self._asides[home].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)

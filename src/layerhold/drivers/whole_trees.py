@@ -9,9 +9,9 @@ import os
 import stat
 
 from layerhold.blocks import contextmanager
-from layerhold.drivers.base import ERASE, Contents, Features, is_safe
+from layerhold.drivers.base import ERASE, Contents, Features, checked, is_safe
 from layerhold.drivers.homes import Homes
-from layerhold.errors import DriverError, DriverReadOnly, InvalidID, LayerWithoutFiles
+from layerhold.errors import DriverError, DriverReadOnly, LayerWithoutFiles
 from layerhold.tree.durable import settle_names, settle_tree, sync_tree
 from layerhold.tree.files import move
 
@@ -36,12 +36,7 @@ class WholeTrees:
 
     def path(self, id: str) -> str:
         """Say where layer `id` is. Raises InvalidID for what cannot be a layer's name."""
-        return os.path.join(self._homes.of(self._checked(id)), id)
-
-    def _checked(self, id: str) -> str:
-        if not is_safe(id, self.reserved):
-            raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return id
+        return os.path.join(self._homes.of(checked(id, self.reserved)), id)
 
     @contextmanager
     def contents(
