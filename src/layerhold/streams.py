@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+_BUFFER = 256 << 10  # as large as the largest chunks
+
+
 class _Chunks(io.RawIOBase):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -39,7 +42,7 @@ class _Chunks(io.RawIOBase):
 def as_file(chunks: Iterator[bytes]) -> Iterator[BinaryIO]:
     """Give what `chunks` yields as a binary file; at the end of the block the iterator is closed."""
     try:
-        yield io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20)
+        yield io.BufferedReader(_Chunks(chunks), buffer_size=_BUFFER)
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from layerhold.ids.mappings import IdMappings
 
 BLOCK = 512
-_READ = 1 << 20
+_READ = 256 << 10  # of more, the memory is given back and taken anew each time, at twice the cost of the whole.
 _GATHER = 256 << 10
 _END = bytes(2 * BLOCK)
 _KINDS = {

@@ -37,7 +37,7 @@ __all__ = ["SplitWriter", "assemble", "split_file"]
 
 _SEGMENT_LIMIT = 1 << 20
 _LINE_LIMIT = 16 << 20  # others write segments of up to 8 MiB, which base64 makes 11.
-_READ = 1 << 20
+_READ = 256 << 10  # with more, the memory goes back to the kernel each time, and comes anew page by page
 _TOGETHER = 128 << 10  # small pieces are handed on together, as each piece costs the same further on.
 _PACK = 1 << 20  # of lines that are compressed together
 _PACKS_BEHIND = 2

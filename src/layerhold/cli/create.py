@@ -24,6 +24,9 @@ def create_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def import_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Make a layer from a tar stream."""
+    from layerhold.linux import memory
+
+    memory.keep_freed_blocks()
     with output.reading(given.get("file")) as stream:
         return _create_layer(store, arguments, given, stream)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerhold.cli.flags import Given
     from layerhold.store import Store
 
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
 _WORDS = (b"Modify", b"Add", b"Delete")
 _PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')  # what stands for itself between quotes
 
@@ -42,6 +42,9 @@ def _told(change: Change) -> bytes:
 
 def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Write a layer as a tar stream."""
+    from layerhold.linux import memory
+
+    memory.keep_freed_blocks()
     elsewhere = bool(given.get("file")) or not sys.stdout.isatty()
     with (
         output.writing(given.get("file")) as out,
@@ -64,6 +67,9 @@ def diffsize(store: Store, arguments: Sequence[str], _given: Given) -> int:
 
 def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Unpack a tar stream over a layer."""
+    from layerhold.linux import memory
+
+    memory.keep_freed_blocks()
     with output.reading(given.get("file")) as stream:
         layer = store.layers[arguments[0]]
         if layer.read_only:

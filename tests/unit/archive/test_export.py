@@ -222,7 +222,7 @@ def test_large_and_small_files_come_in_blocks_of_some_size(tmp_path: Path) -> No
     tree = make(tmp_path / "t", {"big": os.urandom(5 << 20), **{f"s{n}": b"x" for n in range(2000)}})
     chunks = list(export.tar(str(tree), changes=None, deletions=ERASE, lowers=None))
     assert max(map(len, chunks)) <= 1 << 20
-    assert len(chunks) < 20
+    assert len(chunks) < 40  # of 7 MiB: 256 KiB each, and a few smaller ones
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         content = archive.extractfile("big")
         assert content is not None
