@@ -93,9 +93,10 @@ def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
     size = 0
     for chunk in chunks:
         if len(chunk) >= _GATHER:
-            yield b"".join(waiting)
+            if waiting:
+                yield b"".join(waiting)
+                waiting, size = [], 0
             yield chunk
-            waiting, size = [], 0
             continue
         waiting.append(chunk)
         size += len(chunk)
