@@ -43,6 +43,13 @@ def _short(kind: str) -> Iterator[Path]:
         place.rmdir()
 
 
+def image(place: Path) -> Path:
+    """The file that the file system mounted on a folder is in."""
+    words = ["findmnt", "--noheadings", "--output", "SOURCE", str(place)]
+    device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    return Path(Path("/sys/block", Path(device).name, "loop/backing_file").read_text().strip())
+
+
 def need_mkfs(kind: str) -> None:
     """Raise Unavailable where the program that makes file systems of a kind is missing."""
     if not shutil.which(f"mkfs.{kind}"):

@@ -4,18 +4,22 @@
 
 Each has two layers with every kind of file and of change (layerhold.testing.everything), an image with big data, and a
 container. Those of overlay and vfs are the graph root; that of btrfs is a whole file system, since subvolumes go into
-no tar. (aufs: no program makes such stores any more; tests/aufs_store.py does, from what is known of the layout.)
+no tar; that of devicemapper is made and used in a second kernel (tests/vm), as its graph root, with the files of its
+pool. (aufs: no program makes such stores any more; tests/aufs_store.py does, from what is known of the layout.)
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerhold.testing import everything
+import layerhold
+from layerhold.testing import everything, trees
 from layerhold.testing.everything import Can
 from tests import disks, stores
 
@@ -35,9 +39,8 @@ def layers() -> dict[str, bytes]:
 @contextmanager
 def unpacked(driver: str) -> Iterator[Path]:
     """A folder with the graph root of the store, `root`."""
-    packed = FOLDER / f"{driver}.tar.zst"
     with stores.scratch(f"go-{driver}") as folder:
-        _run(["tar", *_TAR, "-C", str(folder), "-I", "zstd", "-xpf", str(packed)])
+        unpack(driver, folder)
         if driver != "btrfs":
             yield folder
             return
@@ -51,35 +54,68 @@ def unpacked(driver: str) -> Iterator[Path]:
                 _run(["umount", point])
 
 
+def unpack(driver: str, folder: Path) -> None:
+    """Unpack what is kept of a driver into a folder."""
+    _run(["tar", *_TAR, "-C", str(folder), "-I", "zstd", "-xpf", str(FOLDER / f"{driver}.tar.zst")])
+
+
+def holds_all(store: layerhold.Store) -> None:
+    """Everything of it is there, and right."""
+    for id, tar in layers().items():
+        with store.layers[id].diff(compression=0) as stream:
+            assert stream.read() == tar
+    can = Can(owners=True, devices=True, attributes=True)
+    with store.layers[TOP].mount() as top:
+        found = trees.rows(top)
+        del found[b""]
+        assert not trees.differences(everything.expected(everything.base(can), everything.top(can)), found)
+    assert store.layers["a1"].id == BASE
+    image = store.images["localhost/kept:1"]
+    assert (image.id, image.layer_id, image.data["key"]) == (IMAGE, TOP, DATA)
+    box = store.containers["box"]
+    assert (box.id, box.image_id, box.metadata) == (BOX, IMAGE, '{"kept": true}')
+    assert store.layers[box.layer_id].parent_id == TOP
+    report = store.check(unreferenced_for=1e9)
+    assert report.ok, vars(report)
+
+
+# -- making them
+
+
 def main() -> None:
     """Make the stores."""
-    FOLDER.mkdir(exist_ok=True)
+    from tests.vm import test_devicemapper
+
     for driver in ("overlay", "vfs"):
         with stores.scratch("made") as folder:
-            _make(stores.Place(folder, driver))
-            _pack(driver, folder, "root")
+            fill(functools.partial(stores.Place(folder, driver).go, version=VERSION))
+            pack(folder, "root", FOLDER / f"{driver}.tar.zst")
     with disks.disk("btrfs") as place:
-        _make(stores.Place(place, "btrfs"))
+        fill(functools.partial(stores.Place(place, "btrfs").go, version=VERSION))
+        image = disks.image(place)
         for point in stores.mounts_below(place):
             _run(["umount", point])
-        _pack("btrfs", place.parent, "image")
+        pack(image.parent, "image", FOLDER / "btrfs.tar.zst")
+    with tempfile.TemporaryDirectory() as job:
+        test_devicemapper.in_guest("keep", VERSION, Path(job))
+        (Path(job) / "packed").replace(FOLDER / "devicemapper.tar.zst")
 
 
-def _make(place: stores.Place) -> None:
+def fill(go: Callable[..., object]) -> None:
+    """Make what is in such a store, by Go's program."""
     parent: list[str] = []
     for id, tar in layers().items():
-        place.go("import-layer", "-i", id, "-n", id[:2], *parent, stdin=tar, version=VERSION)
+        go("import-layer", "-i", id, "-n", id[:2], *parent, stdin=tar)
         parent = [id]
-    place.go("create-image", "-i", IMAGE, "-n", "localhost/kept:1", TOP, version=VERSION)
-    place.go("set-image-data", IMAGE, "key", stdin=DATA, version=VERSION)
-    place.go("create-container", "-i", BOX, "-n", "box", "-m", json.dumps({"kept": True}), IMAGE, version=VERSION)
-    place.go("shutdown", version=VERSION, check=False)
+    go("create-image", "-i", IMAGE, "-n", "localhost/kept:1", TOP)
+    go("set-image-data", IMAGE, "key", stdin=DATA)
+    go("create-container", "-i", BOX, "-n", "box", "-m", json.dumps({"kept": True}), IMAGE)
+    go("shutdown")
 
 
-def _pack(driver: str, folder: Path, name: str) -> None:
-    packed = FOLDER / f"{driver}.tar.zst"
-    _run(["tar", *_TAR, "-C", str(folder), "-I", "zstd -19", "-cpf", str(packed), name])
-    print(packed, packed.stat().st_size)
+def pack(folder: Path, name: str, into: Path) -> None:
+    """Pack what is called `name` in a folder."""
+    _run(["tar", *_TAR, "-C", str(folder), "-I", "zstd -19", "-cpf", str(into), name])
 
 
 def _run(words: list[str]) -> None:

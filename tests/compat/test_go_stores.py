@@ -9,10 +9,8 @@ import pytest
 
 import layerhold
 from layerhold.convert import convert
-from layerhold.testing import everything, trees
-from layerhold.testing.everything import Can
 from tests import go_stores, stores
-from tests.go_stores import BASE, BOX, DATA, IMAGE, TOP
+from tests.go_stores import BASE, TOP
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
@@ -30,30 +28,11 @@ def _opened(folder: Path, root: str = "root", driver: str | None = None) -> laye
     return layerhold.Store.open(graphroot=folder / root, runroot=folder / "run", driver=driver)
 
 
-def _holds_all(store: layerhold.Store) -> None:
-    for id, tar in go_stores.layers().items():
-        with store.layers[id].diff(compression=0) as stream:
-            assert stream.read() == tar
-    can = Can(owners=True, devices=True, attributes=True)
-    with store.layers[TOP].mount() as top:
-        found = trees.rows(top)
-        del found[b""]
-        assert not trees.differences(everything.expected(everything.base(can), everything.top(can)), found)
-    assert store.layers["a1"].id == BASE
-    image = store.images["localhost/kept:1"]
-    assert (image.id, image.layer_id, image.data["key"]) == (IMAGE, TOP, DATA)
-    box = store.containers["box"]
-    assert (box.id, box.image_id, box.metadata) == (BOX, IMAGE, '{"kept": true}')
-    assert store.layers[box.layer_id].parent_id == TOP
-    report = store.check(unreferenced_for=1e9)
-    assert report.ok, vars(report)
-
-
 def test_opened_checked_and_used(made: tuple[str, Path]) -> None:
     driver, folder = made
     with _opened(folder) as store:
         assert store.driver.name == driver
-        _holds_all(store)
+        go_stores.holds_all(store)
         with store.mount("box") as top:
             (top / "mine").write_text("new")
         assert {change.path for change in store.containers["box"].layer.changes()} >= {b"/mine"}
@@ -67,7 +46,7 @@ def test_converted(made: tuple[str, Path]) -> None:
     driver, folder = made
     convert(folder / "root", OTHERS[driver], into=folder / "new")
     with _opened(folder, "new", driver=OTHERS[driver]) as store:
-        _holds_all(store)
+        go_stores.holds_all(store)
         store.shutdown()
     place = stores.Place(folder, OTHERS[driver])
     (folder / "root").rename(folder / "old")

@@ -28,6 +28,7 @@ from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.linux import loop
 from layerhold.linux.devmapper import Mapper, Target
 from layerhold.tree.trash import Shredder
+from tests import disks, go_stores
 
 MIB = 1 << 20
 BASE_SIZE = 320 * MIB  # xfs is not made smaller than 300 MiB
@@ -279,6 +280,40 @@ def full_after(path: Path) -> int:
                 if error.errno != errno.ENOSPC:
                     raise
                 return written
+
+
+# --- the store of Go's that is kept (tests/go_stores.py)
+
+KEPT = ("dm.loopdatasize=128M", "dm.loopmetadatasize=4M", "dm.fs=ext4", "dm.basesize=32M")
+
+
+def keep(go: str) -> None:
+    """Have Go's program make it, and pack it."""
+    place = Place("store", go, (*KEPT, "dm.mkfsarg=-Onone,extent,64bit,^has_journal"))
+    go_stores.fill(place.go)
+    assert not shown(), shown()
+    go_stores.pack(place.root.parent, place.root.name, Path("/run/job/packed"))
+
+
+def kept(go: str) -> None:
+    """It is opened, checked, used, and converted; then Go's program goes on with it."""
+    place = Place("store", go, KEPT)
+    place.root.parent.mkdir()
+    go_stores.unpack("devicemapper", place.root.parent)
+    with place.opened() as store:
+        go_stores.holds_all(store)
+        with store.mount("box") as top:
+            (top / "mine").write_text("new")
+        assert {change.path for change in store.containers["box"].layer.changes()} >= {b"/mine"}
+        store.shutdown()
+    with disks.disk("ext4") as disk:  # what is mounted on /run takes no `user.` attributes with this kernel
+        made = convert(place.root, "overlay", into=disk / "new")
+        with layerhold.Store.open(graphroot=made.graphroot, runroot="/run/other", driver="overlay") as store:
+            go_stores.holds_all(store)
+            store.shutdown()
+    assert (Path(place.go("mount", "box")) / "mine").read_text() == "new"
+    place.go("unmount", "box")
+    place.remove()
 
 
 # --- what is cut short, and what is in use

@@ -22,11 +22,17 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.compat]
         ("of_ours", "1.43"),
         ("cut_short", "1.43"),
         ("given_pool", "1.43"),
+        ("kept", "1.43"),
         ("suite", "-"),
     ],
 )
 def test_devicemapper(work: str, version: str, tmp_path: Path) -> None:
     """Each boots anew, and says in its guest what does not hold."""
+    in_guest(work, version, tmp_path)
+
+
+def in_guest(work: str, version: str, job: Path) -> None:
+    """Do a function of devicemapper_in_guest.py, or the suite, in a guest that shares the folder `job`."""
     checkout = Path(__file__).resolve().parent.parent.parent
     settings = [
         "CONTAINERS_STORAGE_CONF=/dev/null",
@@ -39,5 +45,5 @@ def test_devicemapper(work: str, version: str, tmp_path: Path) -> None:
     else:
         command = ["-m", "tests.vm.devicemapper_in_guest", work, programs.storage(version)]
     modules = ("dm_thin_pool", "loop", "xfs", "ext4")
-    done = machine.run(shlex.join(["env", *settings, sys.executable, *command]), tmp_path, modules=modules, seconds=250)
+    done = machine.run(shlex.join(["env", *settings, sys.executable, *command]), job, modules=modules, seconds=250)
     assert done.status == 0, done.output
