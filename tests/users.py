@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests import programs, stores
 
@@ -36,6 +37,20 @@ class OrdinaryUser:
         self, command: Sequence[str], env: Mapping[str, str] | None = None, *, check: bool = True, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command with this user's rights, in his home, with an environment of his own."""
+        done = subprocess.run(
+            list(command), check=False, input=stdin, capture_output=True, timeout=300, **self._as_user(env or {})
+        )
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} as {self.name} ended with {done.returncode}:\n{out}{err}")
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command that is written to and read from while it runs."""
+        return subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, **self._as_user({}))
+
+    def _as_user(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """What `subprocess` needs to run a command with this user's rights."""
         own = {
             "HOME": str(self.home),
             "USER": self.name,
@@ -45,22 +60,7 @@ class OrdinaryUser:
             "PYTHONPATH": str(self.code),
             "LC_ALL": "C.UTF-8",
         }
-        done = subprocess.run(
-            list(command),
-            check=False,
-            input=stdin,
-            capture_output=True,
-            cwd=self.home,
-            env=own | dict(env or {}),
-            user=self.uid,
-            group=self.gid,
-            extra_groups=[],
-            timeout=300,
-        )
-        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)} as {self.name} ended with {done.returncode}:\n{out}{err}")
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+        return {"cwd": self.home, "env": own | dict(env), "user": self.uid, "group": self.gid, "extra_groups": []}
 
     def layerhold(self, *args: str, check: bool = True, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         """Run our command with this user's rights."""
@@ -114,4 +114,5 @@ def _copy_code(into: Path, python: str) -> None:
             spec = importlib.util.find_spec(name)
             for place in (spec.submodule_search_locations or []) if spec else []:
                 shutil.copytree(place, into / name, dirs_exist_ok=True)
+    programs.run(python, "-m", "compileall", "-q", str(into))  # the user cannot keep what his Python compiles
     subprocess.run(["chmod", "-R", "a+rX", str(into)], check=True)

@@ -1,40 +1,41 @@
 """Each command on twin stores, ours and that of the newest Go program: what is printed, the status, what is stored.
 
-The table of what is tried is `command_rows.py`. A command of ours without a row there fails. Everything is compared as
-it is, apart from what cannot be the same: the folders' names, made-up IDs and link names, times; and the words of help.
+As root, and once more as an ordinary user in the namespace that Podman makes for him, `podman unshare`. The table of
+what is tried is `command_rows.py`. A command of ours without a row there fails. Everything is compared as it is, apart
+from what cannot be the same: the folders' names, made-up IDs and link names, times; and the words of help.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 
 from layerhold.cli import table
 from tests import disks, programs, stores
-from tests.compat import command_rows
+from tests.compat import command_rows, each_other
+from tests.wheres import HERE, Where, podman_unshare
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
 COMMANDS = {command.names[0]: command for command in table.COMMANDS}
 DRIVERS = ("vfs", "overlay")
+ALL_DRIVERS = (*DRIVERS, "btrfs")
+INSIDE = " in podman unshare"
 # Where Go has another answer on btrfs: see test_btrfs.py.
 NOT_ON_BTRFS = ("dedup", "status")
-_OURS = ("-I", "-c", programs.OURS_AS_GO)
-
 
 # What Go prints in any order.
 SORTED = ("changes", "check", "delete", "exists", "metadata")
@@ -53,18 +54,34 @@ class Twin:
     """One of the two stores, and the program that works on it."""
 
     def __init__(
-        self, program: list[str], executable: str, folder: Path, *, driver: str, files: Path, settings: tuple[str, ...]
+        self,
+        program: list[str],
+        executable: str,
+        folder: Path,
+        *,
+        driver: str,
+        files: Path,
+        settings: tuple[str, ...] = (),
+        where: Where = HERE,
     ) -> None:
         self.program = program
         self.executable = executable
         self.folder = folder
         self.driver = driver
         self.files = files
+        self.where = where
         self.root = folder / "root"
         self.run_root = folder / "run"
         self.images = folder / "images"
         self.out = folder / "out"
         self.settings = [word.format(images=self.images) for word in settings]
+
+    def on(self, other: Twin) -> Self:
+        """The program of this twin, on the store of the other."""
+        found = copy.copy(self)
+        found.folder, found.root, found.run_root, found.out = other.folder, other.root, other.run_root, other.out
+        found.images, found.settings = other.images, other.settings
+        return found
 
     def run(self, line: str) -> Outcome:
         """Run a line of the table."""
@@ -74,13 +91,11 @@ class Twin:
         if words and words[-1].startswith("<"):
             given = (self.files / words.pop()[1:]).read_bytes()
         store = ["-g", str(self.root), "-R", str(self.run_root), "-s", self.driver]
-        done = subprocess.run(
+        done = self.where.run(
             [*self.program, *store, *self.settings, *words],
+            stores.QUIET | {"HOME": "/home/of/nobody"},
             executable=self.executable,
-            check=False,
             input=given,
-            capture_output=True,
-            env=os.environ | stores.QUIET | {"HOME": "/home/of/nobody"},
             timeout=120,
         )
         return Outcome(line, done.returncode, self.plain(done.stdout), self.plain(done.stderr))
@@ -239,6 +254,7 @@ class Template(NamedTuple):
     files: Path
     driver: str
     settings: tuple[str, ...] = ()
+    where: Where = HERE
 
     def twins(self, folder: Path) -> tuple[Twin, Twin]:
         """Ours and Go's, in a new folder."""
@@ -248,29 +264,47 @@ class Template(NamedTuple):
 
     def ours(self, folder: Path) -> Twin:
         """Our store in `folder`, for our command under the name of Go's, which is in what it prints."""
-        return self._twin([sys.executable, *_OURS], sys.executable, folder / "ours")
+        words = [self.where.python, *self.where.isolated, "-c", programs.OURS_AS_GO]
+        return self._twin(words, self.where.python, folder / "ours")
 
     def go(self, folder: Path) -> Twin:
         """Go's store in `folder`, for Go's program."""
-        return self._twin(["containers-storage"], programs.storage(), folder / "go")
+        return self._twin(["containers-storage"], self.where.go(), folder / "go")
 
     def _twin(self, program: list[str], executable: str, folder: Path) -> Twin:
-        twin = Twin(program, executable, folder, driver=self.driver, files=self.files, settings=self.settings)
-        twin.out.mkdir(parents=True, exist_ok=True)
+        twin = Twin(
+            program,
+            executable,
+            folder,
+            driver=self.driver,
+            files=self.files,
+            settings=self.settings,
+            where=self.where,
+        )
+        for path in (twin.folder, twin.out):
+            path.mkdir(parents=True, exist_ok=True)
+            self.where.give(path)
         return twin
 
 
-@pytest.fixture(scope="session", params=[*DRIVERS, "btrfs"])
+@pytest.fixture(scope="session", params=[*ALL_DRIVERS, *(f"{driver}{INSIDE}" for driver in ALL_DRIVERS)])
 def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     programs.storage()
-    with disks.scratch_for(request.param) as folder:
+    driver = request.param.removesuffix(INSIDE)
+    if driver == request.param:
+        with disks.scratch_for(driver) as folder:
+            write_inputs(folder / "files")
+            yield made(Template(folder / "template", folder / "files", driver))
+        return
+    with podman_unshare(driver) as (where, folder):
         write_inputs(folder / "files")
-        yield made(Template(folder / "template", folder / "files", request.param))
+        yield made(Template(folder / "template", folder / "files", driver, where=where))
 
 
 def made(template: Template, lines: str = command_rows.TEMPLATE) -> Template:
     """Make both stores."""
     disks.new_folder(template.folder, template.driver)
+    template.where.give(template.folder)
     for twin in (template.ours(template.folder), template.go(template.folder)):
         for line in lines.strip().splitlines():
             outcome = twin.run(line)
@@ -305,10 +339,15 @@ def compare(template: Template, folder: Path, row: str) -> list[str]:
     return found
 
 
-def rows_of(command: str, driver: str) -> list[str]:
+def rows_of(command: str, template: Template) -> list[str]:
+    """The rows of a command that are tried on a driver, in a place."""
+    if template.driver == "btrfs" and command in NOT_ON_BTRFS:
+        return []
+    if template.where is not HERE and template.driver != "overlay" and command in command_rows.RECORDS_ALONE.split():
+        return []
     rows = [row.strip() for row in command_rows.ROWS[command].strip().splitlines()]
-    if driver == DRIVERS[0] and command != "unshare":  # what no driver has a part in is asked once.
-        rows.append(command_rows.FOR_EACH.replace("{command}", command))
+    if template.where is HERE and template.driver == DRIVERS[0] and command != "unshare":
+        rows.append(command_rows.FOR_EACH.replace("{command}", command))  # what nothing has a part in is asked once.
     return rows
 
 
@@ -336,19 +375,33 @@ def go_help(*command: str) -> list[str]:
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("  ")]
 
 
+def test_podman_unshare_is_the_namespace_of_an_ordinary_user(template: Template) -> None:
+    maps = template.where.run(["cat", "/proc/self/uid_map"], {}).stdout.split()
+    owner = template.folder.stat().st_uid
+    assert [int(word) for word in maps[:3]] == ([0, owner, 1] if template.where is not HERE else [0, 0, 4294967295])
+    assert (owner == 0) == (template.where is HERE)
+
+
 @pytest.mark.parametrize("command", command_rows.ROWS)
 def test_command(template: Template, command: str) -> None:
-    if template.driver == "btrfs" and command in NOT_ON_BTRFS:
-        return
     folder = template.folder.with_name(f"{command}-{template.driver}")
-    found = [difference for row in rows_of(command, template.driver) for difference in compare(template, folder, row)]
+    found = [difference for row in rows_of(command, template) for difference in compare(template, folder, row)]
     assert not found, "\n".join(found)
 
 
 def test_global_options(template: Template) -> None:
-    if template.driver != DRIVERS[0]:
+    if template.driver != DRIVERS[0]:  # the words are no driver's
         return
     folder = template.folder.with_name(f"global-{template.driver}")
     rows = command_rows.GLOBAL.strip().splitlines()
     found = [difference for row in rows for difference in compare(template, folder, row)]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("maker", ["ours", "go"])
+def test_each_reads_what_the_other_made(template: Template, maker: str) -> None:
+    pair = dict(zip(("ours", "go"), template.twins(template.folder.with_name(f"read-{template.driver}")), strict=True))
+    try:
+        each_other.read(pair.pop(maker), *pair.values())
+    finally:
+        stores.clear(template.folder.with_name(f"read-{template.driver}"))

@@ -112,15 +112,7 @@ def test_a_container_sees_its_own_owners(template: Template, go_makes: bool) -> 
     """Made by the one and mounted by the other, too: each file is owned by whom the maps say."""
     folder = template.folder.with_name("owners")
     ours, go = template.twins(folder)
-    maker = go if go_makes else ours
-    other = Twin(
-        (ours if go_makes else go).program,
-        (ours if go_makes else go).executable,
-        maker.folder,
-        driver=template.driver,
-        files=template.files,
-        settings=(),
-    )
+    maker, other = (go, ours.on(go)) if go_makes else (ours, go.on(ours))
     try:
         plain = owners(maker, "mount {top}", "unmount {top}")
         assert maker.run(f"create-container -i {{box}} {MAPS} image").status == 0

@@ -8,7 +8,6 @@ docs/compatibility.md ("What the older program did") what that is.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from typing import NamedTuple
 import pytest
 
 from layerhold.cli import table
-from layerhold.testing import trees
 from tests import programs, stores
-from tests.compat import command_rows
+from tests.compat import command_rows, each_other
 from tests.compat.test_commands import DRIVERS, Template, Twin, compare, made, write_inputs
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -162,53 +160,9 @@ def test_what_the_older_program_did_is_documented() -> None:
 
 @pytest.mark.parametrize("maker", ["ours", "older"])
 def test_each_reads_what_the_other_made(template: Template, maker: str) -> None:
-    """Listed, given back byte for byte, mounted, changed and deleted."""
     folder = template.folder.with_name(f"read-{template.driver}")
     pair = dict(zip(("ours", "older"), template.twins(folder), strict=True))
-    other = pair["older" if maker == "ours" else "ours"]
-    reader = OlderTwin(
-        other.program, other.executable, pair[maker].folder, driver=template.driver, files=template.files, settings=()
-    )
     try:
-        _compare_readers(pair[maker], reader)
-        for line in (
-            "delete-container {box}",
-            "delete-layer {packed}",
-            "delete-image {image}",
-            "delete-image {second}",
-        ):
-            assert reader.run(line).status == 0, line
-        for twin in (pair[maker], reader):
-            assert [row["names"] for row in json.loads(twin.run("layers -j").stdout)[:1]] == [["shared"]]
+        each_other.read(pair.pop(maker), *pair.values())
     finally:
         stores.clear(folder)
-
-
-def _compare_readers(maker: Twin, reader: Twin) -> None:
-    for line in (
-        "layers -j",
-        "images -j",
-        "containers -j",
-        "changes {top}",
-        "diffsize {top}",
-        "layer top",
-        "image image",
-    ):
-        one, other = maker.run(line), reader.run(line)
-        assert one.status == 0
-        assert sorted(one.stdout.splitlines()) == sorted(other.stdout.splitlines()), line
-    for name, file in (("base", "base.tar"), ("top", "top.tar")):
-        assert reader.run(f"diff -u {name}").stdout == reader.plain((reader.files / file).read_bytes())
-    assert reader.run("diff -u packed").stdout == maker.run("diff -u packed").stdout
-    assert _mounted(maker) == _mounted(reader)
-
-
-def _mounted(twin: Twin) -> dict[bytes, trees.Row]:
-    """The tree of the container `box`."""
-    path = Path(twin.run("mount box").stdout.strip().replace("<store>", str(twin.folder)))
-    try:
-        found = trees.rows(path)
-        assert len(found) > 10
-        return found
-    finally:
-        assert twin.run("unmount box").status == 0
