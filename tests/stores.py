@@ -10,15 +10,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests import programs
 
 # No settings of this machine reach a test: the configuration is empty.
 QUIET = {"CONTAINERS_STORAGE_CONF": "/dev/null", "LC_ALL": "C.UTF-8"}
+T = TypeVar("T")
 Answer = subprocess.CompletedProcess[str]
 
 
@@ -41,13 +42,23 @@ class Place:
 
     def ours(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Answer:
         """Run our command on this store."""
-        return _run([*ours(), *self.flags, *args], stdin, check)
+        return self._run([*ours(), *self.flags, *args], stdin, check)
 
     def go(self, *args: str, version: str = programs.NEWEST, stdin: bytes | None = None, check: bool = True) -> Answer:
         """Run Go's containers-storage on this store; an ordinary user's needs a namespace that it cannot make here."""
         if os.geteuid():
             raise programs.Unavailable("Go's program needs root, or a user namespace with many IDs")
-        return _run([programs.storage(version), *self.flags, *args], stdin, check)
+        return self._run([programs.storage(version), *self.flags, *args], stdin, check)
+
+    def do(self, work: Callable[..., T], *args: Any) -> T:
+        """Call a function where the programs run."""
+        return work(*args)
+
+    def _run(self, words: list[str], stdin: bytes | None, check: bool) -> Answer:
+        done = subprocess.run(
+            words, check=False, input=stdin or b"", capture_output=True, env=os.environ | QUIET, timeout=300
+        )
+        return answer(words, done, check=check)
 
     def ours_json(self, *args: str) -> Any:
         """What our command prints with --json."""
@@ -83,15 +94,13 @@ def ours() -> list[str]:
     return [sys.executable, "-I", "-c", "import sys; from layerhold.cli.main import run; sys.exit(run())"]
 
 
-def _run(words: list[str], stdin: bytes | None, check: bool) -> Answer:
-    done = subprocess.run(
-        words, check=False, input=stdin or b"", capture_output=True, env=os.environ | QUIET, timeout=300
-    )
-    answer = Answer(words, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-    if check and answer.returncode:
+def answer(words: list[str], done: subprocess.CompletedProcess[bytes], *, check: bool) -> Answer:
+    """What a program said, as text; an AssertionError with that, if it failed and should not have."""
+    found = Answer(words, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    if check and found.returncode:
         tail = [word for word in words if not word.startswith("import sys")]
-        raise AssertionError(f"{' '.join(tail)} ended with {answer.returncode}:\n{answer.stdout}{answer.stderr}")
-    return answer
+        raise AssertionError(f"{' '.join(tail)} ended with {found.returncode}:\n{found.stdout}{found.stderr}")
+    return found
 
 
 def descriptors() -> list[str]:

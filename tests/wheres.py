@@ -18,11 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests import disks, programs
+from tests import disks, programs, stores
 from tests.users import OrdinaryUser, a_user
 
 Answer = subprocess.CompletedProcess[bytes]
 T = TypeVar("T")
+INSIDE = " in podman unshare"
 
 
 class AsRoot:
@@ -88,6 +89,33 @@ Where = AsRoot | InPodmanUnshare
 HERE = AsRoot()
 
 
+class PlaceInside(stores.Place):
+    """A store that is used in `podman unshare`."""
+
+    def __init__(self, where: InPodmanUnshare, folder: Path, driver: str) -> None:
+        super().__init__(folder, driver)
+        self._where = where
+        where.give(folder)
+
+    def ours(self, *args: str, stdin: bytes | None = None, check: bool = True) -> stores.Answer:
+        """Run our command on this store."""
+        return self._run([self._where.python, "-c", programs.OURS_AS_GO, *self.flags, *args], stdin, check)
+
+    def go(
+        self, *args: str, version: str = programs.NEWEST, stdin: bytes | None = None, check: bool = True
+    ) -> stores.Answer:
+        """Run Go's containers-storage on this store."""
+        return self._run([self._where.go(version), *self.flags, *args], stdin, check)
+
+    def do(self, work: Callable[..., T], *args: Any) -> T:
+        """Call a function where the programs run."""
+        return self._where.do(work, *args)
+
+    def _run(self, words: list[str], stdin: bytes | None, check: bool) -> stores.Answer:
+        done = self._where.run(words, stores.QUIET, input=stdin or b"", timeout=300)
+        return stores.answer(words, done, check=check)
+
+
 @contextmanager
 def podman_unshare(driver: str) -> Iterator[tuple[InPodmanUnshare, Path]]:
     """`podman unshare` of an ordinary user, and a folder of his for stores of a driver."""
@@ -108,6 +136,18 @@ def podman_unshare(driver: str) -> Iterator[tuple[InPodmanUnshare, Path]]:
         where = InPodmanUnshare(user, int(process.stdout.readline()))
         stack.callback(where.end)
         yield where, folder
+
+
+@contextmanager
+def folder_for(place: str) -> Iterator[Callable[[str], stores.Place]]:
+    """A folder for stores as `place` says, "vfs" or "vfs in podman unshare"; give what makes one of a name."""
+    driver = place.removesuffix(INSIDE)
+    if driver == place:
+        with disks.scratch_for(driver) as folder:
+            yield lambda name: stores.Place(folder / name, driver)
+    else:
+        with podman_unshare(driver) as (where, folder):
+            yield lambda name: PlaceInside(where, folder / name, driver)
 
 
 def _enter(inside: int, home: str) -> None:

@@ -26,14 +26,13 @@ import pytest
 from layerhold.cli import table
 from tests import disks, programs, stores
 from tests.compat import command_rows, each_other
-from tests.wheres import HERE, Where, podman_unshare
+from tests.wheres import HERE, INSIDE, Where, podman_unshare
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
 COMMANDS = {command.names[0]: command for command in table.COMMANDS}
 DRIVERS = ("vfs", "overlay")
 ALL_DRIVERS = (*DRIVERS, "btrfs")
-INSIDE = " in podman unshare"
 # Where Go has another answer on btrfs: see test_btrfs.py.
 NOT_ON_BTRFS = ("dedup", "status")
 

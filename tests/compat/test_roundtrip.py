@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from layerhold.testing.trees import Row, differences, rows
 from tests import inputs, stores
 from tests.inputs import Input
 from tests.stores import Place
+from tests.wheres import INSIDE, PlaceInside, folder_for
 
 pytestmark = [pytest.mark.root, pytest.mark.compat, pytest.mark.rootfs]
 BIG = ("rootfs", "small")
@@ -133,19 +134,30 @@ def seconds(rows: dict[bytes, Row]) -> dict[bytes, Row]:
 
 # Go cannot give back a sparse file as it came, nor a file that it unpacked by way of an absolute link.
 NOT_BACK_FROM_GO = frozenset({"pax-sparse", "merged-usr"})
+# These have owners that a user's namespace does not: each program refuses them.
+NOT_IN_A_NAMESPACE = frozenset({"base-256", "pax-long"})
+
+
+@pytest.fixture(scope="module", params=["overlay", "vfs", "overlay" + INSIDE, "vfs" + INSIDE])
+def new(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Place]]:
+    """What makes a store of a name, for root or in `podman unshare`."""
+    with folder_for(request.param) as new:
+        yield new
 
 
 @pytest.mark.parametrize("name", sorted(inputs.odd().keys() - inputs.ODD_NOT_FOR_GO))
-@pytest.mark.parametrize("driver", ["overlay", "vfs"])
-def test_odd_archives_are_the_same_to_both(store_dir: Path, driver: str, name: str) -> None:
+def test_odd_archives_are_the_same_to_both(new: Callable[[str], Place], name: str) -> None:
     """Over a base layer: the same tree, and the same bytes out again, by both programs from both stores."""
     odd = inputs.odd()
     trees = []
     began = time.time_ns()
     for who in ("ours", "go"):
-        place = Place(store_dir / who, driver)
+        place = new(f"{who}-{name}")
         run = place.ours if who == "ours" else place.go
         run("import-layer", "-i", "base", stdin=odd["plain"])
+        if name in NOT_IN_A_NAMESPACE and isinstance(place, PlaceInside):
+            assert run("import-layer", "-i", "odd", "base", stdin=odd[name], check=False).returncode == 1
+            continue
         run("import-layer", "-i", "odd", "base", stdin=odd[name])
         out = place.folder / "out.tar"
         for read in (place.ours, place.go):
@@ -154,8 +166,8 @@ def test_odd_archives_are_the_same_to_both(store_dir: Path, driver: str, name: s
             read("diff", "-u", "-f", str(out), "odd")
             assert out.read_bytes() == odd[name]
         with place.mounted("odd", go=who == "go") as root:
-            trees.append(of_the_archive(rows(root), began))
-    assert not differences(*trees)
+            trees.append(of_the_archive(place.do(rows, root), began))
+    assert not trees or not differences(*trees)
 
 
 def of_the_archive(rows: dict[bytes, Row], began: int) -> dict[bytes, Row]:
