@@ -336,6 +336,18 @@ def test_lost_links_are_made_again(overlay: Bench) -> None:
     assert os.readlink(lost) == "../a/diff"
 
 
+def test_links_are_counted_without_looking_at_the_layers(overlay: Bench) -> None:
+    home = overlay.driver.home
+    for id in ("a", "b"):
+        overlay.new(id)
+    if os.stat(home).st_nlink < 2:
+        pytest.skip(f"the file system of {home} does not count directories")
+    assert overlay_links.are_as_many(home)
+    (layer(overlay, "a") / "link").unlink()
+    link(overlay, "b").unlink()
+    assert not overlay_links.are_as_many(home)
+
+
 def test_layer_of_an_older_program_is_mounted_by_its_links(overlay: Bench) -> None:
     for id, parent in (("a", None), ("b", "a"), ("c", "b")):
         overlay.new(id, parent, {id: b""})

@@ -308,9 +308,8 @@ class OverlayDriver:
         self._refuse_ordinary()
         for home, aside in self._asides.items():
             aside.sweep()
-            ids = list(ids_in(home))
-            if len(ids) != len(os.listdir(os.path.join(home, "l"))):
-                overlay_links.restore_links(home, ids)
+            if not overlay_links.are_as_many(home):
+                overlay_links.restore_links(home, ids_in(home))
 
     def _restore_links(self) -> None:
         for home in self._homes.writable:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from binascii import b2a_hex
 
+from layerhold.drivers.overlay_places import RESERVED
 from layerhold.tree.files import write_atomic
 
 TYPE_CHECKING = False
@@ -48,6 +49,16 @@ def make_link(home: str, id: str, name: str) -> None:
         if os.readlink(path) != target:
             os.unlink(path)
             os.symlink(target, path)
+
+
+def are_as_many(home: str) -> bool:
+    """Tell whether there are as many links as layers, by what the file system knows of both without their names.
+
+    A directory has a link from each directory in it (`st_nlink`: ext4 up to 65,000 of them, xfs, tmpfs); where that is
+    not counted, or there is something else in the home, the answer is no.
+    """
+    own = sum(os.path.isdir(os.path.join(home, name)) for name in RESERVED)
+    return os.stat(home).st_nlink - 2 - own == len(os.listdir(os.path.join(home, "l")))
 
 
 def restore_links(home: str, ids: Iterable[str]) -> None:
