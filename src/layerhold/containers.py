@@ -277,6 +277,19 @@ class Container(Item["ContainerRecord"]):
         used = sum(disk_usage(os.path.join(home, record.id, "userdata")) for home in homes)
         return own + used + sum(record.big_data_sizes.values())
 
+    def relabel(self, path: str | Path, *, shared: bool = False) -> None:
+        """Give a file of the host, or a directory with all that is in it, the SELinux label of this container's files.
+
+        So its processes may use it, and those of no other container, as with Podman's `:Z`; `shared`, those of all
+        containers, as with `:z`. Links are not followed. Nothing happens where SELinux is off, and for a container
+        without labels. Raises BadLabel for what the machine itself needs, such as `/usr` or a home; OSError.
+        """
+        from layerhold import labels
+        from layerhold.tree.relabel import relabel
+
+        label = labels.flag_labels(self.record.flags).mount
+        relabel(os.fspath(path), labels.shared(label) if shared and label else label)
+
     def delete(self, *, progress: Callback | None = None) -> None:
         """Remove the container, its layer, its data and its directories. Raises ContainerUnknown, OSError.
 

@@ -1,4 +1,4 @@
-"""SELinux labels of containers: which a new one gets, how a mount is given one, and files.
+"""SELinux labels of containers: which a new one gets, how a mount is given one; `tree/relabel.py` gives files theirs.
 
 A label is `user:role:type:level`. All containers have the same user, role and type; the level tells them apart: two
 categories, `s0:c12,c345`, that no other container of the store has. A process may touch only what has its own
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from layerhold.errors import BadLabel
 from layerhold.values import Value
@@ -27,8 +26,6 @@ _CATEGORIES = 1024
 # The two last: a container that SELinux does not confine. No other may have them.
 _UNCONFINED = f"s0:c{_CATEGORIES - 2},c{_CATEGORIES - 1}"
 _KEYS = ("user", "role", "type", "level", "filetype")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_KEPT_OPEN = 100  # directories at once
 _OF_FILES = {"user": "user", "level": "level", "filetype": "type"}
 _DRAWS = 1000  # of the half a million pairs; a store has few of them in use
 
@@ -211,109 +208,15 @@ def _settings(path: str) -> dict[str, str]:
 # --- files
 
 
-def relabel(path: str, label: str) -> None:
-    """Label the file `path`, or the directory with all that is in it, each directory after what is in it.
+def shared(label: str) -> str:
+    """Give the label of files that all containers may use for one of files that one may use: without its categories."""
+    context = _context(label)
+    return str(context.replace(level="s0")) if context.level else label
 
-    Links get labels of their own and are not followed. Nothing happens without a label, where SELinux is off, and on a
-    file system that has no labels. What disappears meanwhile is no error. Raises OSError.
-    """
+
+def share(directory: str) -> None:
+    """Label a new, empty directory for all containers; what is made in it inherits that. Raises OSError."""
     from layerhold.linux import selinux
 
-    if not label or not selinux.enabled():
-        return
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        _Relabelling(label).run(path)
-    else:
-        _label(path, label)
-
-
-def _label(path: str | int, label: str) -> None:
-    from layerhold.linux import selinux
-
-    try:
-        selinux.set_file_label(path, label)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
-            raise
-
-
-class _Directory:
-    """One directory on the way down, and those in it that are left."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.left: list[str] = []
-        info = os.fstat(fd)
-        self.identity = info.st_dev, info.st_ino
-
-    def reopen(self, below: _Directory) -> None:
-        """Open it again from a directory in it. Raises OSError if that was moved meanwhile."""
-        if self.fd < 0:
-            self.fd = os.open("..", _DIRECTORY, dir_fd=below.fd)
-            info = os.fstat(self.fd)
-            if self.identity != (info.st_dev, info.st_ino):
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-    def close(self) -> None:
-        """Close it; a second time is no error."""
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
-
-
-class _Relabelling:
-    """A walk over a tree of any depth: names are used within their directory, and few directories are open at once."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._seen: set[tuple[int, int]] = set()  # files with several names
-
-    def run(self, path: str) -> None:
-        """Label a directory and all that is in it."""
-        way = [_Directory(os.open(path, _DIRECTORY))]
-        try:
-            self._files(way[0])
-            while way:
-                here = way[-1]
-                if here.left:
-                    self._enter(way, here.left.pop())
-                    continue
-                _label(here.fd, self._label)
-                if len(way) > 1:
-                    way[-2].reopen(here)
-                way.pop().close()
-        finally:
-            for directory in way:
-                directory.close()
-
-    def _enter(self, way: list[_Directory], name: str) -> None:
-        try:
-            fd = os.open(name, _DIRECTORY, dir_fd=way[-1].fd)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # removed, or replaced, meanwhile
-                return
-            raise
-        way.append(_Directory(fd))
-        self._files(way[-1])
-        if len(way) > _KEPT_OPEN:
-            way[-1 - _KEPT_OPEN].close()
-
-    def _files(self, directory: _Directory) -> None:
-        """Label what is no directory, each inode once, and note the directories."""
-        with os.scandir(directory.fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    directory.left.append(entry.name)
-                elif self._is_new(entry):
-                    _label(f"/proc/self/fd/{directory.fd}/{entry.name}", self._label)
-
-    def _is_new(self, entry: os.DirEntry[str]) -> bool:
-        try:
-            info = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        key = info.st_dev, info.st_ino
-        known = key in self._seen
-        if info.st_nlink > 1:
-            self._seen.add(key)
-        return not known
+    if label := shared_file_label():
+        selinux.label(directory, label)

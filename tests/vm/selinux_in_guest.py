@@ -29,6 +29,8 @@ def main(job: Path, go: str) -> None:
     before = selinux.enabled()
     turn_on(job)
     found = {"before": before, "after": selinux.enabled(), **chosen(), **mounted(go), **relabelled()}
+    found["layers"] = {driver: shared_layers(driver, go) for driver in ("vfs", "btrfs")}
+    found["levels"] = levels(go)
     (job / "result.json").write_text(json.dumps(found))
 
 
@@ -59,7 +61,7 @@ def chosen() -> dict[str, object]:
 def mounted(go: str) -> dict[str, object]:
     """What mounts look like that have labels: ours, Go's, and those of containers of both."""
     found: dict[str, object] = {}
-    with layerhold.Store.open(graphroot=STORE / "root", runroot=STORE / "run", driver="overlay") as store:
+    with opened(STORE, "overlay") as store:
         layer = store.layers.create(diff=one_file(), id="base")
         found["without"] = seen(store, "base")
         found["ours"] = seen(store, "base", LABEL)
@@ -79,10 +81,14 @@ def mounted(go: str) -> dict[str, object]:
     return found
 
 
-def ran(go: str, *words: str) -> str:
+def ran(go: str, *words: str, root: Path = STORE, driver: str = "overlay") -> str:
     """What Go's program prints."""
-    where = ["--graph", f"{STORE}/root", "--run", f"{STORE}/run", "--storage-driver", "overlay"]
+    where = ["--graph", f"{root}/root", "--run", f"{root}/run", "--storage-driver", driver]
     return subprocess.run([go, *where, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def opened(root: Path, driver: str) -> layerhold.Store:
+    return layerhold.Store.open(graphroot=root / "root", runroot=root / "run", driver=driver)
 
 
 def refusal(ask: Callable[[], object]) -> str:
@@ -124,16 +130,80 @@ def seen_in(path: Path) -> dict[str, str]:
 
 
 def relabelled() -> dict[str, object]:
-    """The labels in a tree, and of what a link in it leads to."""
+    """The labels in a tree, for one container, for all, and of what a link in it leads to; what is refused."""
     top = Path("/run/tree")
     (top / "inner").mkdir(parents=True)
     (top / "inner/file").touch()
     (top / "link").symlink_to("/run/outside")
     Path("/run/outside").touch()
-    labels.relabel(str(top), LABEL)
-    inside = {selinux.file_label(str(path)) for path in (top, *top.rglob("*"))}
-    return {"tree": sorted(inside), "outside": selinux.file_label("/run/outside")}
+    found: dict[str, object] = {}
+    with opened(STORE, "overlay") as store:
+        container = store.containers["ours"]
+        for name, shared in (("private", False), ("shared", True), ("private again", False)):
+            container.relabel(top, shared=shared)
+            inside = {selinux.file_label(str(path)) for path in (top, *top.rglob("*"))}
+            found[name] = [recorded(container)[1], sorted(inside)]
+        found["of the machine"] = refusal(lambda: container.relabel("/etc"))
+    return {**found, "outside": selinux.file_label("/run/outside")}
+
+
+def shared_layers(driver: str, go: str) -> list[list[str]]:
+    """The labels of layers that are directories: of the top, and of a file in it; ours, and that of Go's program."""
+    root = Path("/run", driver)
+    root.mkdir()
+    if driver == "btrfs":
+        with open("/run/image", "wb") as file:
+            file.truncate(200 << 20)
+        subprocess.run(["mkfs.btrfs", "-q", "/run/image"], check=True)
+        subprocess.run(["mount", "-o", "loop", "/run/image", str(root)], check=True)
+    Path("/run/one-file.tar").write_bytes(one_file().getvalue())
+    ran(go, "import-layer", "--id", "go", "--file", "/run/one-file.tar", root=root, driver=driver)
+    with opened(root, driver) as store:
+        store.layers.create(diff=one_file(), id="ours")
+        tops = [store.layers[id].mount().path for id in ("ours", "go")]
+        return [[selinux.file_label(str(path)) for path in (top, top / "file")] for top in tops]
+
+
+# -- levels: of four categories there are six pairs
+
+
+def levels(go: str) -> dict[str, object]:
+    """Levels of containers that two processes make at once; what comes when there are no more; what is free again."""
+    labels._CATEGORIES = 4
+    root = Path("/run/levels")
+    with opened(root, "vfs") as store:
+        store.containers.create(id="first")
+    two = [subprocess.Popen([sys.executable, "-m", __spec__.name, "make", str(root)]) for _ in range(2)]
+    ended = [process.wait() for process in two]
+    found: dict[str, object] = {"ended": ended}
+    with opened(root, "vfs") as store, opened(root, "vfs") as other:
+        other.containers.create(id="sixth")
+        found["levels"] = sorted(level_of(container) for container in store.containers)
+        before = sorted(path.name for path in root.rglob("*"))
+        found["one more"] = refusal(lambda: store.containers.create(id="seventh"))
+        found["unchanged"] = before == sorted(path.name for path in root.rglob("*"))
+        freed = level_of(store.containers["first"])
+        ran(go, "delete-container", "first", root=root, driver="vfs")
+        found["freed"] = level_of(other.containers.create(id="again")) == freed
+    return found
+
+
+def level_of(container: Container) -> str:
+    process, mount = recorded(container)
+    assert process.split(":", 3)[3] == mount.split(":", 3)[3]
+    return process.split(":", 3)[3]
+
+
+def make(root: Path) -> None:
+    """Make two containers, each by a store that is opened for it."""
+    labels._CATEGORIES = 4
+    for _ in range(2):
+        with opened(root, "vfs") as store:
+            store.containers.create()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]), sys.argv[2])

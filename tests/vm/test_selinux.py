@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -19,6 +20,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.compat]
 LABEL = selinux_in_guest.LABEL
 LABELLED = {"file": LABEL, "new": LABEL, "context": LABEL}
 PLAIN = "system_u:object_r:file_t:s0"  # what the policy gives to files without a label of their own
+SHARED = policy.FILES  # for all containers
+GO_LABELS = {"vfs": [SHARED, SHARED], "btrfs": [PLAIN, PLAIN]}  # docs/compatibility.md
 UNCONFINED = "s0:c1022,c1023"
 
 
@@ -34,7 +37,13 @@ def seen(tmp_path: Path) -> Any:
         "PYTHONDONTWRITEBYTECODE=1",
     ]
     command = [sys.executable, "-m", "tests.vm.selinux_in_guest", "/run/job", programs.storage()]
-    done = machine.run(shlex.join(["env", *settings, *command]), tmp_path, options="security=selinux enforcing=0")
+    done = machine.run(
+        shlex.join(["env", *settings, *command]),
+        tmp_path,
+        options="security=selinux enforcing=0",
+        modules=("loop", "btrfs"),
+        seconds=150,
+    )
     assert done.status == 0, done.output
     return json.loads((tmp_path / "result.json").read_text())
 
@@ -67,4 +76,20 @@ def test_labels_where_selinux_is_on(seen: Any) -> None:
     assert len({level(process) for process, _ in seen["containers"]}) == 3
     assert seen["their mounts"] == [mount for _, mount in seen["containers"]]
 
-    assert (seen["tree"], seen["outside"]) == ([LABEL], PLAIN)
+    for name in ("private", "private again"):
+        own, inside = seen[name]
+        assert inside == [own]
+        assert own != SHARED
+    assert seen["shared"][1] == [SHARED]
+    assert seen["outside"] == PLAIN
+    assert seen["of the machine"] == "relabelling /etc is not allowed: the machine itself needs its labels"
+    assert seen["layers"] == {driver: [[SHARED, SHARED], GO_LABELS[driver]] for driver in ("vfs", "btrfs")}
+
+    pairs = [f"s0:c{low},c{high}" for low, high in itertools.combinations(range(4), 2)]
+    assert seen["levels"] == {
+        "ended": [0, 0],
+        "levels": pairs,
+        "one more": "no two categories are left for one more container",
+        "unchanged": True,
+        "freed": True,
+    }

@@ -85,7 +85,7 @@ class BtrfsDriver(WholeTrees):
             place = temporary.place()
             if parent is None:
                 btrfs_subvolumes.create(place)
-                labels.relabel(place, labels.shared_file_label())
+                labels.share(place)
                 begin(place, spec.mappings)
             else:
                 self._copy(self._there(parent), place, progress)

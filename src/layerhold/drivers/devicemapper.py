@@ -99,7 +99,7 @@ class DevicemapperDriver:
             if parent is None:
                 from layerhold import labels
 
-                labels.relabel(place, labels.shared_file_label())
+                labels.share(place)
                 begin(place, spec.mappings)
             elif spec.remapped:
                 from layerhold.drivers.ownership import change_owners

@@ -74,7 +74,7 @@ class VfsDriver(WholeTrees):
         with self._asides[home].open() as temporary:
             place = temporary.place()
             os.mkdir(place, 0o700)
-            labels.relabel(place, labels.shared_file_label())  # what is made in it inherits it
+            labels.share(place)  # what is made in it inherits it
             if parent is not None:
                 owners = Owners(spec.parent_mappings, spec.mappings) if spec.remapped else None
                 self._copy(parent, place, progress, owners=owners, call="Stat")

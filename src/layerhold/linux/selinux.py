@@ -56,6 +56,17 @@ def set_file_label(path: str | bytes | int, label: str) -> None:
         os.setxattr(path, ATTRIBUTE, label.encode(), follow_symlinks=False)
 
 
+def label(path: str | bytes | int, label: str) -> None:
+    """Set the label of a file; that it is gone, or on a file system without labels, is no error. Raises OSError."""
+    import errno
+
+    try:
+        set_file_label(path, label)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+
+
 def check_context(label: str) -> None:
     """Ask the policy of this machine about a label. Raises OSError: EINVAL if it does not know it."""
     fd = os.open(os.path.join(_selinuxfs(), "context"), os.O_WRONLY | os.O_CLOEXEC)
