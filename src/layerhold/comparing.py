@@ -88,7 +88,7 @@ class Comparison:
 
     def original(self, split: str) -> Iterator[bytes]:
         """Put the tar together that came in, by its tar-split file. Raises DamagedLayer, OSError."""
-        from layerhold.archive.split import assemble
+        from layerhold.archive.assemble import assemble
         from layerhold.tree.root import Root
 
         own = self._stack.enter_context(self._driver.own_files(self._record.id))

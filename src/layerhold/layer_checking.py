@@ -17,10 +17,10 @@ import errno
 import hashlib
 import os
 
+from layerhold.archive.assemble import assemble
 from layerhold.archive.compress import GZIP, detect
 from layerhold.archive.entry import clean
 from layerhold.archive.expected import Expected
-from layerhold.archive.split import assemble
 from layerhold.archive.tar import TarReader
 from layerhold.archive.united import opened
 from layerhold.archive.whiteouts import OVERLAY_MARKS

@@ -19,8 +19,8 @@ import stat
 
 from layerhold.archive import changes, export
 from layerhold.archive.apply import apply
+from layerhold.archive.assemble import assemble
 from layerhold.archive.changes import DELETE, MODIFY, Change
-from layerhold.archive.split import assemble
 from layerhold.archive.united import opened
 from layerhold.archive.whiteouts import is_hidden, is_of_aufs
 from layerhold.comparing import Comparison, at_mount, tree_of

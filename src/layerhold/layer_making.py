@@ -20,7 +20,7 @@ from layerhold.ids.mappings import effective
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layerhold.archive.apply import Applied
-    from layerhold.archive.compress import Readable
+    from layerhold.archive.source import Readable
     from layerhold.drivers.base import Build, Contents, Driver
     from layerhold.ids.mappings import IdMappings
     from layerhold.layer_files import LayerFiles

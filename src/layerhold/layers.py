@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from layerhold.archive.changes import Change
-    from layerhold.archive.compress import Readable
+    from layerhold.archive.source import Readable
     from layerhold.archive.united import United
     from layerhold.comparing import Comparison
     from layerhold.drivers.base import Driver

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerhold import digests
-from layerhold.archive.compress import open_source
-from layerhold.archive.split import SplitWriter, assemble
+from layerhold.archive.assemble import assemble
+from layerhold.archive.source import open_source
+from layerhold.archive.split import SplitWriter
 from layerhold.archive.tar import TarReader
 from layerhold.digests import crc64
 from layerhold.errors import BadArchive, DamagedLayer

@@ -19,7 +19,7 @@ ENTRIES = 100_000
 SCRIPT = """
 import os, resource, sys, tarfile, zlib
 import layerhold
-import layerhold.archive.apply, layerhold.archive.compress, layerhold.archive.export, layerhold.archive.split
+import layerhold.archive.apply, layerhold.archive.assemble, layerhold.archive.export
 
 def header(name, kind=tarfile.REGTYPE, size=0):
     member = tarfile.TarInfo(name)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import stat
 
-from layerhold.archive.compress import open_source
 from layerhold.archive.extract import Extractor
+from layerhold.archive.source import open_source
 from layerhold.archive.split import split_file
 from layerhold.archive.tar import TarReader
 from layerhold.archive.whiteouts import is_mark
@@ -33,9 +33,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from layerhold.archive.compress import Readable, Source
     from layerhold.archive.entry import Entry
     from layerhold.archive.override_stat import Masked
+    from layerhold.archive.source import Readable, Source
     from layerhold.archive.split import SplitWriter
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from layerhold.archive.compress import Readable
+    from layerhold.archive.source import Readable
     from layerhold.cli.flags import Given
     from layerhold.collection import Item
     from layerhold.ids.mappings import IdMappings

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from layerhold.archive.apply import apply
+from layerhold.archive.assemble import assemble
 from layerhold.archive.extract import ERASE
-from layerhold.archive.split import assemble
 from layerhold.errors import BadArchive, DigestMismatch, RefusedEntry
 from layerhold.progress import Progress
 from layerhold.tree.root import Root

@@ -2,18 +2,14 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
-import os
 import random
-import threading
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 
 from layerhold.archive import compress
-from layerhold.archive.compress import BZIP2, GZIP, NONE, XZ, ZSTD, detect, open_source, unwrap, wrap
+from layerhold.archive.compress import BLOCK, BZIP2, GZIP, NONE, XZ, ZSTD, detect, unwrap, wrap
 from layerhold.errors import BadArchive, StorageError
 
 if TYPE_CHECKING:
@@ -35,19 +31,9 @@ PACKERS: list[tuple[int, Callable[[bytes], bytes]]] = [
 ]
 
 
-class Trickle(io.RawIOBase):
-    """A stream that gives few bytes at a time."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def read(self, size: int = -1) -> bytes:
-        return self._data.read(min(size, 1000))
-
-
 def unpacked(data: bytes) -> bytes:
-    with open_source(io.BytesIO(data)) as source:
-        return b"".join(source)
+    pieces = (data[at : at + BLOCK] for at in range(0, len(data), BLOCK))
+    return b"".join(unwrap(pieces))
 
 
 @pytest.fixture(params=["wheel", "zlib"])
@@ -55,33 +41,6 @@ def gunzip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     if request.param == "zlib":
         monkeypatch.setattr(compress, "igzip_lib", None)
         monkeypatch.setattr(compress, "isal_zlib", None)
-
-
-@pytest.mark.parametrize(("code", "pack"), PACKERS)
-@pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
-def test_both_sides_are_hashed(code: int, pack: Callable[[bytes], bytes], stream: type[Trickle], gunzip: None) -> None:
-    packed = pack(DATA)
-    with open_source(stream(packed)) as source:
-        blocks = list(source)
-    assert b"".join(blocks) == DATA
-    assert max(map(len, blocks)) <= 1 << 20
-    assert (source.compression, source.compressed_size, source.diff_size) == (code, len(packed), len(DATA))
-    assert source.compressed_digest == f"sha256:{sha256(packed).hexdigest()}"
-    assert source.diff_digest == f"sha256:{sha256(DATA).hexdigest()}"
-
-
-@pytest.mark.parametrize("data", [b"", b"x", DATA])
-def test_plain(data: bytes) -> None:
-    with open_source(Trickle(data)) as source:
-        assert b"".join(source) == data
-    assert (source.compression, source.compressed_size, source.diff_size) == (NONE, len(data), len(data))
-    assert source.compressed_digest == source.diff_digest == f"sha256:{sha256(data).hexdigest()}"
-
-
-def test_digests_that_are_not_wanted() -> None:
-    with open_source(io.BytesIO(gzip.compress(DATA)), want_digests=False) as source:
-        assert b"".join(source) == DATA
-    assert (source.compressed_digest, source.diff_digest, source.diff_size) == ("", "", len(DATA))
 
 
 @pytest.mark.parametrize(("code", "pack"), PACKERS)
@@ -127,56 +86,6 @@ def test_zstd_windows_are_bounded() -> None:
     frame = b"\x28\xb5\x2f\xfd" + bytes([0, (28 - 10) << 3]) + (0x2 | 1 | (100 << 3)).to_bytes(3, "little") + b"x"
     with pytest.raises(BadArchive):
         unpacked(frame)
-
-
-def test_errors_of_the_stream_reach_the_caller() -> None:
-    class Failing(io.RawIOBase):
-        def read(self, _size: int = -1) -> bytes:
-            raise OSError(5, "broken")
-
-    with open_source(Failing()) as source, pytest.raises(OSError, match="broken"):
-        list(source)
-
-
-def test_read_errors_are_not_taken_for_bad_archives() -> None:
-    class Failing(io.RawIOBase):
-        parts = [bz2.compress(DATA)[:1000]]  # noqa: RUF012 - emptied by the one stream there is.
-
-        def read(self, _size: int = -1) -> bytes:
-            if self.parts:
-                return self.parts.pop()
-            raise OSError(5, "broken")
-
-    with open_source(Failing()) as source, pytest.raises(OSError, match="broken"):
-        list(source)
-
-
-def test_leaving_early_ends_the_thread() -> None:
-    class Endless(io.RawIOBase):
-        def read(self, size: int = -1) -> bytes:
-            return bytes(size)
-
-    before = threading.active_count()
-    with open_source(Endless()) as source:
-        next(iter(source))
-        assert threading.active_count() == before + 1
-    assert threading.active_count() == before
-    with open_source(io.BytesIO(gzip.compress(bytes(50_000_000)))) as source:
-        next(iter(source))
-    assert threading.active_count() == before
-    with open_source(Endless()):
-        pass
-    assert threading.active_count() == before
-
-
-def test_reading_from_a_file_goes_on_where_it_was() -> None:
-    read_fd, write_fd = os.pipe()
-    os.write(write_fd, b"firstrest")
-    os.close(write_fd)
-    with open(read_fd, "rb") as stream:
-        assert stream.read(5) == b"first"
-        with open_source(stream) as source:
-            assert b"".join(source) == b"rest"
 
 
 def test_detect() -> None:
