@@ -7,7 +7,7 @@
 
 Compared are kind, owner, size, mode and time (whole seconds), and which names there are. Not compared are the root
 directory, setuid, setgid and sticky bits, attributes, targets of links and numbers of devices (as in the Go library);
-the content of files is a matter of their checksums (split.py).
+the content of files is a matter of their checksums (assemble.py).
 
 What a tar does not say is not held against a tree: a directory that has no entry, but names below it; the time of one
 that a layer changed without an entry for it; the mode of a link; times that cannot be stored. (Go's `check` reports
