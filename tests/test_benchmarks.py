@@ -1,4 +1,4 @@
-"""The benchmarks' own figures: ratios, verdicts, and the page and chart that come of them. Nothing is measured here."""
+"""The benchmarks' own figures: ratios, verdicts, the page and chart that come of them. One profile alone is taken."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from xml.dom import minidom
 
 import pytest
 
-from benchmarks import chart, measure, report, table
+from benchmarks import chart, contestants, measure, profiles, report, table
 from benchmarks.goals import Above, AtLeast, AtMost, Memory, Ratio, Same, Verdict, fastest_go
 from benchmarks.measure import Sample
 from benchmarks.results import Results, Row, Series
+from tests import inputs
 
 MIB = 1 << 20
 
@@ -120,3 +121,12 @@ def test_a_run_is_measured(tmp_path: Path) -> None:
     assert min(first.memory, second.memory) > MIB
     assert (tmp_path / "out").read_text() == "out\n"
     assert measure.total([first, second]).wall == first.wall + second.wall
+
+
+@pytest.mark.root
+def test_a_profile_names_our_functions(tmp_path: Path) -> None:
+    tar = str(inputs.of_files(1000))
+    command = profiles.Command("apply", ("import-layer", "-f", tar), lambda fs: contestants.ours().must(fs, "layers"))
+    found = profiles.described(command, tmp_path)
+    assert found.startswith("\n## apply\n")
+    assert "| `archive/extract.py:_file` | 1,000 |" in found
