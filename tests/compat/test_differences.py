@@ -452,6 +452,22 @@ def test_a_system_file_with_the_roots_of_root_is_passed_over() -> None:
         assert "permission denied" in answers[1].stdout
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "get-image-data -f {out}/file image no-such-key",
+        "get-container-data -f {out}/file no-such-container key",
+        "get-layer-data -f {out}/file base no-such-key",
+        "diff -f {out}/file no-such-layer",
+    ],
+)
+def test_a_file_is_kept_where_there_is_nothing_to_write(twins: Pair, line: str) -> None:
+    for twin in twins:
+        (twin.out / "file").write_text("of before")
+    assert statuses(twins, line) == (1, 1)
+    assert [(twin.out / "file").read_text() for twin in twins] == ["of before", ""]
+
+
 # -- the table
 
 # The tests of each row, by its first cell.
@@ -484,6 +500,9 @@ TESTS: dict[str, tuple[Callable[..., None], ...]] = {
     "ID maps that overlap, are empty, or have the ID 4294967295; that lack an owner, where files are copied": (
         test_maps_that_no_kernel_takes_are_refused,
         test_a_copy_leaves_no_owner_out,
+    ),
+    "`-f FILE` of `get-…-data` and `diff`, and there is nothing to write": (
+        test_a_file_is_kept_where_there_is_nothing_to_write,
     ),
     "an ID that an additional store has is used again (`overlay`)": (
         test_an_id_of_an_additional_store_can_be_used_again,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import sys
 
 from layerhold.blocks import contextmanager
@@ -12,9 +14,11 @@ from layerhold.records.codec import encode, to_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any, BinaryIO
+    from typing import Any, BinaryIO, TypeVar
 
     from layerhold.collection import Item
+
+    File = TypeVar("File", bound=io.FileIO)
 
 
 def program() -> str:
@@ -98,15 +102,13 @@ def reading(path: str) -> Iterator[BinaryIO]:
         with _interruptible(sys.stdin.buffer) as file:
             yield file
         return
-    with _opened(path, "rb") as opened, _interruptible(opened) as file:
+    with io.BufferedReader(_opened(io.FileIO, path, "rb")) as opened, _interruptible(opened) as file:
         yield file
 
 
 @contextmanager
 def _interruptible(file: BinaryIO) -> Iterator[BinaryIO]:
     """Give the file as one that Ctrl-C ends the reading of, in a thread too, if it is one that may give nothing."""
-    import stat
-
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         yield file
         return
@@ -118,16 +120,36 @@ def _interruptible(file: BinaryIO) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: str) -> Iterator[BinaryIO]:
-    """Open the file to write to; "" is standard output."""
+    """Open the file to write to; "" is standard output. What it holds is kept if the block fails before it writes."""
     if not path:
         yield sys.stdout.buffer
         return
-    with _opened(path, "wb") as file:
+    raw = _opened(_Overwriting, path, "wb")
+    with io.BufferedWriter(raw) as file:
         yield file
+        raw.empty()
 
 
-def _opened(path: str, mode: str) -> BinaryIO:
+class _Overwriting(io.FileIO):
+    """A file whose old content goes when the first new bytes come."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        super().__init__(path, mode, opener=lambda path, flags: os.open(path, flags & ~os.O_TRUNC, 0o666))
+        self._emptied = False
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - whatever has bytes, as FileIO takes it
+        self.empty()
+        return super().write(data)
+
+    def empty(self) -> None:
+        """Drop the old content; again does nothing."""
+        if not self._emptied and stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+            os.ftruncate(self.fileno(), 0)
+        self._emptied = True
+
+
+def _opened(kind: type[File], path: str, mode: str) -> File:
     try:
-        return open(path, mode)  # type: ignore[return-value]
+        return kind(path, mode)
     except OSError as error:
         raise OSError(error.errno, f"open: {error.strerror}", path) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerhold import Store
-from layerhold.cli.output import described, human, reading
+from layerhold.cli.output import described, human, reading, writing
 from layerhold.errors import LayerUnknown, NotPermitted
 from tests.stores import QUIET
 
@@ -113,3 +113,23 @@ def test_json_is_exact_at_a_terminal_too(folder: Path) -> None:
     as_json = printed(folder, "image", "-j", "x")
     assert as_json == printed(folder, "image", "-j", "x", terminal=False)
     assert json.loads(as_json)[0]["big-data-sizes"] == {"big": 1234567}
+
+
+def test_a_file_keeps_what_it_holds_until_there_is_something_to_write(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept, and longer")
+    with pytest.raises(KeyError), writing(str(file)):
+        raise KeyError
+    assert file.read_text() == "kept, and longer"
+    with writing(str(file)) as out:
+        out.write(b"new")
+        out.write(b"er")
+    assert file.read_text() == "newer"
+    with writing(str(file)):
+        pass
+    assert file.read_text() == ""
+    with writing("/dev/null") as out:
+        out.write(b"new")
+    with pytest.raises(FileNotFoundError) as caught, writing(str(tmp_path / "no/file")):
+        pass
+    assert described(caught.value) == f"open {tmp_path}/no/file: no such file or directory"
