@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from layerhold.linux.calls import check, function
 
@@ -38,16 +38,16 @@ def become_root(set_maps: Callable[[int], None]) -> None:
 
     `set_maps` gets the ID of a process in the namespace, and sets its maps; what it raises passes through.
     """
-    with _child_inside(_CLONE_NEWUSER | _CLONE_NEWNS) as child:
-        set_maps(child)
-        places = [(_open(child, "user"), _CLONE_NEWUSER), (_open(child, "mnt"), _CLONE_NEWNS)]
     here = os.getcwd()
-    try:
+    with ExitStack() as opened:
+        with _child_inside(_CLONE_NEWUSER | _CLONE_NEWNS) as child:
+            set_maps(child)
+            places = []
+            for name, kind in (("user", _CLONE_NEWUSER), ("mnt", _CLONE_NEWNS)):
+                places.append((_open(child, name), kind))
+                opened.callback(os.close, places[-1][0])
         for fd, kind in places:
             check(_setns(fd, kind), "setns")
-    finally:
-        for fd, _kind in places:
-            os.close(fd)
     with suppress(PermissionError):  # where only one group is mapped, nobody may drop others
         os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -60,7 +60,12 @@ def _child_inside(kinds: int) -> Iterator[int]:
     """Give the ID of a process that is in new namespaces until the block ends."""
     ready, tell = os.pipe2(os.O_CLOEXEC)
     here = os.getpid()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(ready)
+        os.close(tell)
+        raise
     if child == 0:
         _wait_inside(kinds, tell, here)
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerhold.linux import locks, namespaces
+from tests import stores
 
 pytestmark = pytest.mark.root
 
@@ -37,3 +40,26 @@ def test_a_killed_process_leaves_no_child_that_has_its_locks(tmp_path: Path, mon
         time.sleep(0.01)
     os.close(fd)
     assert free
+
+
+@pytest.mark.parametrize("what", ["fork", "maps", "mounts", "enter"])
+def test_what_fails_leaves_nothing_open_and_the_process_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    before, here = stores.descriptors(), os.readlink("/proc/self/ns/user")
+    open_ = namespaces._open
+
+    def refuse(*_args: object) -> Any:
+        raise OSError(errno.EAGAIN, what)
+
+    if what == "fork":
+        monkeypatch.setattr(os, "fork", refuse)
+    elif what == "mounts":
+        monkeypatch.setattr(namespaces, "_open", lambda *args: refuse() if args[1] == "mnt" else open_(*args))
+    elif what == "enter":
+        monkeypatch.setattr(namespaces, "_setns", refuse)
+    with pytest.raises(OSError, match=what):
+        namespaces.become_root(refuse if what == "maps" else lambda _process: None)
+    monkeypatch.undo()
+    assert stores.descriptors() == before
+    assert os.readlink("/proc/self/ns/user") == here
