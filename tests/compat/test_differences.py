@@ -456,7 +456,7 @@ def test_a_system_file_with_the_roots_of_root_is_passed_over() -> None:
     "line",
     [
         "get-image-data -f {out}/file image no-such-key",
-        "get-container-data -f {out}/file no-such-container key",
+        "get-container-data -f {out}/file box no-such-key",
         "get-layer-data -f {out}/file base no-such-key",
         "diff -f {out}/file no-such-layer",
     ],

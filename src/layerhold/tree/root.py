@@ -15,6 +15,7 @@ import stat
 import sys
 
 from layerhold.blocks import contextmanager
+from layerhold.tree.unlocked import lacks_rights
 from layerhold.tree.way import Way, by_number
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Name = tuple[bytes, bool, bool]
 
 _MAX_LINKS = 40  # as the kernel
+_LONGEST_PATH = 4095
 
 
 class Root(Way):
@@ -287,43 +289,63 @@ class Root(Way):
 
     def _remove_files(self, path: bytes, keep: Callable[[bytes], bool] | None) -> list[bytes]:
         """Remove what is no directory from the directory `path`; give the paths of its directories."""
-        self.leave()
         directories = []
-        fd = self._emptied_directory(path)
-        before = os.fstat(fd)
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    child = path + b"/" + name if path else name
-                    if entry.is_dir(follow_symlinks=False):
-                        directories.append(child)
-                    elif keep is None or not keep(child):
-                        os.unlink(name, dir_fd=fd)
-            if self._filling:
-                os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        finally:
-            os.close(fd)
+        with self._emptying(path) as at:
+            fd = self._reopen_directory(b".", at)
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        child = path + b"/" + name if path else name
+                        if entry.is_dir(follow_symlinks=False):
+                            directories.append(child)
+                        elif keep is None or not keep(child):
+                            os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
         return directories
 
-    def _emptied_directory(self, path: bytes) -> int:
-        """Open a directory whose names are to be removed; it may be named through a link."""
-        at = self._inside(path)
-        if self._ordinary:
-            self._unlock_if_needed(at)
-        fd = self._reopen_directory(b".", at)
+    def _rmdir(self, path: bytes) -> bool:
+        directory, _, name = path.rpartition(b"/")
+        with self._emptying(directory) as at:
+            try:
+                os.rmdir(name, dir_fd=at)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return False
+            if self._unlocked:
+                self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
+        return True
+
+    @contextmanager
+    def _emptying(self, directory: bytes) -> Iterator[int]:
+        """Open a directory (O_PATH) that names are removed from; it may be named through a link."""
         self.leave()
+        at = self._however_deep(directory)
+        try:
+            before = os.fstat(at)
+            if self._ordinary and lacks_rights(before):
+                self._unlock(at, before)
+            yield at
+            if self._filling:
+                os.utime(by_number(at), ns=(before.st_atime_ns, before.st_mtime_ns))
+        finally:
+            os.close(at)
+
+    def _however_deep(self, directory: bytes) -> int:
+        """Open a directory that may lie deeper than a path can say: piece by piece, each inside the one before."""
+        fd = self._open_directory(directory[: _cut(directory)])
+        while len(directory) > _LONGEST_PATH:
+            directory = directory[_cut(directory) + 1 :]
+            above = fd
+            try:
+                fd = self._resolve(above, directory[: _cut(directory)])
+            finally:
+                os.close(above)
         return fd
 
-    def _rmdir(self, path: bytes) -> bool:
-        at, name = self.at(path)
-        try:
-            os.rmdir(name, dir_fd=at)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            return False
-        if self._unlocked:
-            self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
-        self.leave()
-        return True
+
+def _cut(path: bytes) -> int:
+    """Say how much of a path the kernel takes at once, up to a slash."""
+    return len(path) if len(path) <= _LONGEST_PATH else path.rindex(b"/", 0, _LONGEST_PATH + 1)

@@ -182,6 +182,25 @@ def test_a_tree_deeper_than_python_recurses_can_be_removed(root: Root) -> None:
     assert root.is_empty()
 
 
+def test_a_tree_deeper_than_a_path_can_say_can_be_removed(root: Root) -> None:
+    root.mkdir(b"d" * 200)
+    os.close(stores.nested(root.open_directory(b"d" * 200), 50, "d" * 200))
+    assert root.remove(b"d" * 200)
+    assert root.is_empty()
+
+
+def test_what_is_kept_deep_down_keeps_what_is_above_it(root: Root) -> None:
+    name = b"d" * 200
+    os.close(stores.nested(root.open_directory(b""), 50, "d" * 200))
+    kept = b"/".join([name] * 45)
+    assert not root.remove(name, keep=lambda path: path == kept)
+    found = root._however_deep(kept)
+    assert os.listdir(f"/proc/self/fd/{found}") == []
+    os.close(found)
+    assert root.remove(name)
+    assert root.is_empty()
+
+
 def test_attributes(root: Root) -> None:
     write(root, b"f", b"")
     root.set_xattr(b"f", b"user.a", b"1")
