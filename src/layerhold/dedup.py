@@ -15,6 +15,7 @@ from hashlib import sha256
 from layerhold.blocks import ExitStack
 from layerhold.digests import crc64
 from layerhold.progress import counted, metering
+from layerhold.tree.walk import directories
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 METHODS = ("crc", "size", "sha256")
 
 _BLOCK = 1 << 20
+_LONGEST_PATH = 4096
 _TRIED = 64  # files of one size and hash that another one is compared with
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 # Of one file: too small, immutable, a program that runs, somewhere else, gone meanwhile.
@@ -154,15 +156,13 @@ def _share_all(source: int, fd: int, size: int) -> int:
 
 
 def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Give the regular files below `top`; links are not followed."""
-    left = [top]
-    while left:
-        with os.scandir(left.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    left.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    yield entry.path, entry.stat(follow_symlinks=False)
+    """Give the regular files below `top`, but those that lie deeper than a path can say; links are not followed."""
+    for directory in directories(top):
+        above = f"{top}/{directory.path}"
+        for name, info in directory.entries:
+            path = above + name
+            if stat.S_ISREG(info.st_mode) and len(os.fsencode(path)) < _LONGEST_PATH:
+                yield path, info
 
 
 def _opened(path: str) -> int:

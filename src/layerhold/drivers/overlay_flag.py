@@ -40,8 +40,10 @@ def found(layers: Iterable[str]) -> bool:
         try:
             if _has_marks(left.pop(), left):
                 return True
-        except FileNotFoundError:  # somebody removes it
-            continue
+        except OSError as error:
+            # Somebody removes it, or it lies deeper than a path can say, and is not looked into.
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                raise
     return False
 
 
