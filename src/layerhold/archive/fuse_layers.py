@@ -29,9 +29,13 @@ class FuseRoot(Root):
     """The directory of one such layer, for reading."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path)
         self._overridden = False
-        self._overridden = self._override(b"") is not None
+        super().__init__(path)
+        try:
+            self._overridden = self._override(b"") is not None
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def lstat(self, path: bytes) -> os.stat_result:
         """Give what is known of `path`, and instead of owner, mode and kind what an override says."""

@@ -179,10 +179,10 @@ class DevicemapperDriver:
             return os.path.join(point, TREE)
         label = labels.mount_option(options.label)
         words = (*(options.options or self._options.mount_options), *((label,) if label else ()))
-        make_dirs(self._mnt, 0o755)
-        make_dirs(point, 0o755)
         shown = _Shown(self, id, device, id, options=words, read_only=options.read_only)
         try:
+            make_dirs(self._mnt, 0o755)
+            make_dirs(point, 0o755)
             mounts.attach(shown.fd, point)
         finally:
             shown.close()
@@ -383,8 +383,12 @@ class _Shown:
             node = self._pool.activate(name, device.id, device.size)
             try:
                 self.fd, self._kind = self._mounted(node, words, id, read_only=read_only)
-                if self._kind == "xfs" and driver._options.xfs_retries:
-                    set_retries(node, driver._options.xfs_retries)
+                try:
+                    if self._kind == "xfs" and driver._options.xfs_retries:
+                        set_retries(node, driver._options.xfs_retries)
+                except BaseException:
+                    os.close(self.fd)
+                    raise
             except BaseException:
                 self._pool.deactivate(name)
                 raise

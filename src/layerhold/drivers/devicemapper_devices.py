@@ -113,16 +113,21 @@ class DeviceSet:
             if id in used:
                 continue
             number = self._begin(path, id)
+            begun = Transaction(number=number, name=self._name_of(path), id=id)
             try:
                 self._pool.message(message.format(id))
-            except FileExistsError:  # the pool has one that no file speaks of
+            except FileExistsError:  # the pool has one that no file speaks of, and keeps it
+                with_none(self._files.path(TRANSACTION))
                 continue
+            except OSError:
+                self._undo(begun)
+                raise
             try:
                 device = ThinDevice(id=id, size=size, transaction=number)
                 self._files.write_device(path, device)
                 self._end(number)
             except BaseException:
-                self._undo(Transaction(number=number, name=self._name_of(path), id=id))
+                self._undo(begun)
                 raise
             return device
         raise DriverError("devmapper: Unable to find a free device ID")

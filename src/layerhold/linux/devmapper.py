@@ -84,10 +84,10 @@ class Mapper:
             spec = _TARGET.pack(0, table.sectors, 0, _TARGET.size + len(words), table.kind.encode())
             _ask(_LOAD, name, payload=spec + words, targets=1)
             header, _rest = _ask(_SUSPEND, name)
+            _make_node(name, header[10])
         except BaseException:
             _ask(_REMOVE, name)
             raise
-        _make_node(name, header[10])
 
     def remove(self, name: str, *, deferred: bool = False) -> None:
         """Remove a device; with `deferred`, when it is not open any more."""

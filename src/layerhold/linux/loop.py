@@ -45,8 +45,18 @@ def _open_one_of(path: str) -> tuple[str, int] | None:
     for name in sorted(os.listdir("/sys/block")):
         if name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop"):
             device = f"/dev/{name}"
-            fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-            if _backing(fd) == (info.st_dev, info.st_ino):
+            try:
+                fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)  # of others, some cannot be written to
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENXIO):  # it is just being let go
+                    raise
+                continue
+            try:
+                is_its = _backing(fd) == (info.st_dev, info.st_ino)
+            except BaseException:
+                os.close(fd)
+                raise
+            if is_its:
                 return device, fd
             os.close(fd)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -19,6 +20,7 @@ from layerhold.archive.override_stat import KEY
 from layerhold.archive.united import United
 from layerhold.archive.whiteouts import ERASE, FUSE_MARKS
 from layerhold.errors import RefusedEntry
+from tests import stores
 
 
 def names(top: Path) -> list[str]:
@@ -177,3 +179,16 @@ def test_times_of_directories_are_those_of_the_archive(tmp_path: Path) -> None:
     top = layer(tmp_path, "top")
     fill(top, ".wh.d", "d/", "d/new", "e/", "e/.wh..wh..opq")
     assert [(top / name).stat().st_mtime for name in "de"] == [0, 0]
+
+
+def test_a_layer_that_cannot_be_read_stays_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = layer(tmp_path, "top", "file")
+
+    def refuse(*_words: object, **_more: object) -> list[str]:
+        raise OSError(errno.EIO, "broken")
+
+    before = stores.descriptors()
+    monkeypatch.setattr(os, "listxattr", refuse)
+    with pytest.raises(OSError, match="broken"), United([str(top)], MarksOfFuse(), root=FuseRoot):
+        pass
+    assert stores.descriptors() == before

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from layerhold.drivers import devicemapper_devices
+from layerhold.drivers import devicemapper, devicemapper_devices
 from layerhold.drivers.devicemapper_devices import DeviceSet
 from layerhold.drivers.devicemapper_metadata import BASE, Files, SetRecord, ThinDevice, Transaction
 from layerhold.drivers.devicemapper_options import DmOptions
 from layerhold.drivers.devicemapper_pool import Pool
 from layerhold.errors import DriverError
+from tests import stores
 from tests.unit.drivers.pools import POOL, FakeMapper, Stopped
 
 SIZE = 1 << 20
@@ -115,6 +119,51 @@ def test_a_failure_leaves_nothing(home: Home) -> None:
     with pytest.raises(OSError, match="Input/output"):
         home.set.snapshot(BASE, home.base, home.aside, SIZE)
     assert (home.mapper.thin, home.known()) == ({1: "nothing"}, {1})
+
+
+def test_what_the_pool_refuses_is_not_left_to_who_comes_next(home: Home) -> None:
+    home.mapper.failing["create_snap"] = errno.ENOSPC
+    with pytest.raises(OSError, match="No space"):
+        home.set.snapshot(BASE, home.base, home.aside, SIZE)
+    assert (home.files.transaction(), home.known()) == (None, {1})
+
+
+def test_a_device_of_somebody_else_is_never_undone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ID is taken, which the pool says; then the next try cannot be noted."""
+    home.mapper.thin[2] = "somebody's"
+    write = home.files.write_transaction
+
+    def write_one(transaction: Transaction) -> None:
+        if transaction.id != 2:
+            raise OSError(errno.ENOSPC, "no space")
+        write(transaction)
+
+    monkeypatch.setattr(home.files, "write_transaction", write_one)
+    with pytest.raises(OSError, match="no space"):
+        home.set.snapshot(BASE, home.base, home.aside, SIZE)
+    monkeypatch.undo()
+    home.again()
+    assert home.mapper.thin == {1: "nothing", 2: "somebody's"}
+
+
+@pytest.mark.parametrize("step", ["mount", "retries"])
+def test_a_device_that_cannot_be_shown_is_let_go(home: Home, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def mounted(*_words: object, **_more: object) -> tuple[int, str]:
+        if step == "mount":
+            raise DriverError("broken")
+        return os.open("/", os.O_RDONLY), "xfs"
+
+    def set_retries(*_words: object) -> None:
+        raise OSError(errno.ENOENT, "broken")
+
+    monkeypatch.setattr(devicemapper._Shown, "_mounted", staticmethod(mounted))
+    monkeypatch.setattr(devicemapper, "set_retries", set_retries)
+    driver = SimpleNamespace(_pool=home.pool, _devices=home.set, _options=DmOptions(pool=POOL, xfs_retries="0"))
+    before = stores.descriptors()
+    with pytest.raises((DriverError, OSError), match="broken"):
+        devicemapper._Shown(cast("devicemapper.DevicemapperDriver", driver), BASE, home.base, "layer")
+    assert stores.descriptors() == before
+    assert not home.pool.is_active(BASE)
 
 
 def test_go_rolls_back_what_is_ours_by_the_same_names(home: Home) -> None:

@@ -12,6 +12,7 @@ from layerhold.drivers import overlay_flag, overlay_home, overlay_program
 from layerhold.drivers.overlay_mount import specify
 from layerhold.errors import BadConfig, DriverError
 from layerhold.ids.mappings import IdMappings, IdRange
+from tests import stores
 
 WHOLE = IdMappings(
     uids=(IdRange(container=0, host=100000, size=65536),),
@@ -163,3 +164,14 @@ def test_what_a_program_wrote_is_found(tmp_path: Path) -> None:
         assert overlay_flag.found([str(layer)])
         os.removexattr(layer / "diff/d", name)
     assert not overlay_flag.found([str(layer)])
+
+
+def test_what_lies_deeper_than_a_path_can_say_is_not_looked_into(tmp_path: Path) -> None:
+    layers = [tmp_path / "deep", tmp_path / "marked"]
+    for layer in layers:
+        layer.mkdir()
+    os.close(stores.nested(os.open(layers[0], os.O_RDONLY | os.O_DIRECTORY), 50, "d" * 200))
+    assert not overlay_flag.found(map(str, layers))
+    (layers[1] / ".wh.x").touch()
+    for order in (layers, layers[::-1]):
+        assert overlay_flag.found(map(str, order))

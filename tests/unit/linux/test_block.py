@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.linux import block, loop
-from tests import disks
+from tests import disks, stores
 
 MIB = 1 << 20
 
@@ -51,6 +53,35 @@ def test_a_file_system_grows_with_its_device(tmp_path: Path) -> None:
             assert _size(place) > before + 60 * MIB
         finally:
             subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.root
+def test_loop_devices_of_others_are_only_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is mounted cannot be opened for writing on kernels that are strict about it."""
+    for name in ("other", "image"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(MIB)
+    open_, ioctl = os.open, fcntl.ioctl
+
+    def strict(path: str, flags: int, *words: int) -> int:
+        if path.startswith("/dev/loop") and path[9:].isdigit() and flags & os.O_RDWR:
+            raise OSError(errno.EBUSY, "in use", path)
+        return open_(path, flags, *words)
+
+    def refuse(*_words: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with loop.attached(str(tmp_path / "other")) as device:
+        monkeypatch.setattr(os, "open", strict)
+        assert loop.find(str(tmp_path / "other")) == device
+        assert loop.find(str(tmp_path / "image")) == ""
+        before = stores.descriptors()
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+        with pytest.raises(OSError, match="broken"):
+            loop.find(str(tmp_path / "image"))
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
+        assert stores.descriptors() == before
+        monkeypatch.undo()
 
 
 def _size(place: Path) -> int:

@@ -102,6 +102,17 @@ def test_what_cannot_be_made_does_not_stay(kernel: Kernel) -> None:
     assert [command for command, *_rest in kernel.asked] == [3, 9, 4]
 
 
+def test_a_device_without_a_node_does_not_stay(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_words: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "mknod", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        Mapper().create("one", Target(sectors=8, kind="thin", words="253:0 5"))
+    assert [command for command, *_rest in kernel.asked] == [3, 9, 6, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["control"]
+
+
 def test_a_name_that_is_too_long(kernel: Kernel) -> None:
     with pytest.raises(OSError, match="too long"):
         Mapper().find("x" * 128)
