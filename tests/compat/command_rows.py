@@ -90,6 +90,12 @@ layers --storage-driver="{driver}"
 --storage-opt {driver}.ignore_chown_errors=maybe layers
 --storage-opt {driver}.mountopt= layers -q
 -s {driver} --storage-opt {driver}.nonsense=1 layers
+--storage-opt overlay.size=8M layers
+--storage-opt overlay.inodes=100 layers
+--storage-opt overlay.size=0 layers -q
+--storage-opt overlay.size=big layers
+--storage-opt overlay.inodes=many layers
+--storage-opt overlay.inodes=18446744073709551616 layers
 """
 
 # What only reads and writes records, or prints words: neither files of layers nor mounts have a part in it. In `podman

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.drivers import overlay_home, overlay_links, overlay_mount
-from layerhold.drivers.base import ERASE, OVERLAY_MARKS, MountOptions
+from layerhold.drivers.base import ERASE, OVERLAY_MARKS, LayerSpec, MountOptions
 from layerhold.drivers.choose import Place, open_driver
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.errors import BadConfig, DriverError, DriverNotSupported
@@ -486,10 +486,30 @@ def test_a_refusal_leaves_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
             open_driver("overlay", Place(graphroot=f"{folder}/graph", runroot=f"{folder}/run"), options=(), priority=())
 
 
-@pytest.mark.parametrize("option", ["size=1G", "imagestore=/tmp", "use_composefs=true"])
+@pytest.mark.parametrize("option", ["imagestore=/tmp", "use_composefs=true"])
 def test_what_is_not_offered_yet_is_refused(overlay: Bench, option: str) -> None:
     with pytest.raises(DriverError, match="later version"):
         overlay.open([f"overlay.{option}"])
+
+
+@pytest.mark.parametrize("option", ["size=1G", "inodes=100"])
+def test_limits_are_refused_where_there_are_no_quotas(overlay: Bench, option: str) -> None:
+    """Where there are: tests/vm/test_quotas.py."""
+    with pytest.raises(DriverError, match=r"storage options? overlay\.size and overlay\.inodes") as caught:
+        overlay.open([f"overlay.{option}"])
+    assert "prjquota" in caught.value.hint
+    key, _, value = option.partition("=")
+    for writable, words in ((True, "only for overlay over xfs with 'pquota'"), (False, f"{key} is only supported for")):
+        spec = LayerSpec(writable=writable, storage_options=((key, value),))
+        with pytest.raises(DriverError, match=words), overlay.driver.building("new", None, spec):
+            pytest.fail("it is made")
+    assert not overlay.driver.exists("new")
+    assert os.listdir(Path(overlay.driver.home) / "tempdirs") == []
+    assert not overlay.driver.features.quota
+
+
+def test_no_limits_are_no_reason_to_refuse(overlay: Bench) -> None:
+    assert overlay.open(["overlay.size=0", "overlay.inodes=0"]).name == "overlay"
 
 
 def test_unknown_options_are_refused(overlay: Bench) -> None:

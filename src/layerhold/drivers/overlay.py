@@ -4,6 +4,7 @@
     <home>/<id>/link          the name of its link in <home>/l (overlay_links.py)
     <home>/<id>/lower, lower-layers   what it stands on, not in a base layer (overlay_stack.py)
     <home>/<id>/{work,merged}, and {empty} in a base layer
+    <home>/backingFsBlockDev  to limit the size of layers by (overlay_quotas.py)
     <home>/tempdirs/          layers in the making, and those that are being deleted (tree/trash.py)
 
 Layers of images may lie in a home of their own, and additional stores have homes that are only read (homes.py). What is
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import Build, LayerSpec, MountOptions
     from layerhold.drivers.overlay_mounter import Mounter
+    from layerhold.drivers.overlay_quotas import Quotas
+    from layerhold.drivers.sizes import Limits
     from layerhold.ids.mappings import IdMappings
     from layerhold.progress import Callback, Meter
     from layerhold.tree.trash import Bin
@@ -94,6 +97,7 @@ class OverlayDriver:
         self._probe = Probe(self._aside, run_home, settings.mount_options, self._attributes)
         self._metacopy = False
         self._made_mounter: Mounter | None = None
+        self._made_quotas: Quotas | None = None
         self.features = Features(read_only=True, native_diff=True)
         if not self._ordinary or self._settings.mount_program:
             self._set_up(noted, mount_home=settings.mount_home and not self._ordinary)
@@ -102,6 +106,9 @@ class OverlayDriver:
 
     def _set_up(self, noted: Mapping[str, bool | None], *, mount_home: bool) -> None:
         """Make the home, and find out what can be done in it."""
+        quota = overlay_home.can_limit(self.home, self._filesystem)
+        if self._settings.limits and not quota:
+            raise overlay_home.no_limits(self._filesystem)
         for place in self._homes.writable:
             make_dirs(os.path.dirname(place))
             make_dirs(place, 0o755)
@@ -111,6 +118,7 @@ class OverlayDriver:
             self.features = Features(reflink=True, volatile=True)
         else:
             self._ask_the_kernel()
+        self.features = self.features.replace(quota=quota)
         for place, by_program in notes.items():
             overlay_flag.note(place, by_program=by_program)
         if mount_home:
@@ -149,19 +157,20 @@ class OverlayDriver:
         from layerhold.drivers.overlay_build import NewLayer
 
         self._refuse_ordinary()
-        if spec.storage_options:
-            raise DriverError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+        limits = overlay_home.limits_of(spec, self._settings, able=self.features.quota)
         if self._settings.mask is not None and spec.writable and not self._by_program:
             raise DriverError(
                 f'creating read-write layer with ID "{id}": overlay: force_mask option for writeable layers is only '
                 "supported with a mount_program",
                 hint="set the option overlay.mount_program (fuse-overlayfs)",
             )
+        if self._quotas:
+            self._quotas.begin()
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, checked(id, self.reserved))
         with self._asides[home].open() as temporary:
             place = temporary.place()
-            files = self._make(place, parent, spec)
+            files = self._make(place, parent, spec, limits)
             copied = bool(parent and spec.remapped)
             if parent and copied:
                 self._copy_remapped(place, parent, spec, progress)
@@ -195,13 +204,17 @@ class OverlayDriver:
         if self.is_mounted(id):
             raise DriverError(f"layer {id} is mounted, and cannot be changed below its mount", hint="unmount it first")
         with self._asides[self._homes.of(id)].open() as temporary:
+            path, diff = self.path(id), self._places.diff(id)
+            limits = self._quotas.of(path) if self._quotas else None
+            source = diff if limits is None else path  # nothing can be moved into a layer that has a number of its own
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
-            copy_tree(self._places.diff(id), place, progress=progress)
-            contents = self._layer(place, self._stack.lowers(id))
-            copied = any(older_uppers(self.path(id)))
+            with self._limited(place, limits):
+                copy_tree(source, place, progress=progress)
+            contents = self._layer(os.path.join(place, os.path.relpath(diff, source)), self._stack.lowers(id))
+            copied = any(older_uppers(path))
             contents = contents.replace(owners_inside=self._by_program and not copied)
-            yield ChangedLayer(contents, self._places.diff(id))
+            yield ChangedLayer(contents, place, source)
 
     @contextmanager
     def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
@@ -239,7 +252,10 @@ class OverlayDriver:
     def mount(self, id: str, options: MountOptions) -> str:
         """Mount the layer on its `merged`, unless it is mounted there already."""
         self._refuse_ordinary()
-        return self._mounter.mount(id, options)
+        if self._quotas is None or options.read_only or not self._places.is_own(id):
+            return self._mounter.mount(id, options)
+        with self._quotas.room(self.path(id)):
+            return self._mounter.mount(id, options)
 
     def unmount(self, id: str) -> None:
         """Unmount `merged`; the directory stays, unless it is in the run home."""
@@ -265,8 +281,9 @@ class OverlayDriver:
         overlay_home.clear(os.path.join(self.path(id), "mapped"))
         self._remove(self.path(id), trash)
 
-    @staticmethod
-    def _remove(directory: str, trash: Bin) -> None:
+    def _remove(self, directory: str, trash: Bin) -> None:
+        if self._quotas:
+            self._quotas.forget(directory)
         link = overlay_links.read_link_name(directory)
         if link:
             trash.take(os.path.join(os.path.dirname(directory), "l", link))
@@ -323,6 +340,24 @@ class OverlayDriver:
 
     # --- making
 
+    @property
+    def _quotas(self) -> Quotas | None:
+        """The limits of layers, where there can be any; loaded when they are needed."""
+        if self._made_quotas is None and self.features.quota:
+            from layerhold.drivers.overlay_quotas import Quotas
+
+            self._made_quotas = Quotas(self.home, self._aside.base)
+        return self._made_quotas
+
+    @contextmanager
+    def _limited(self, place: str, limits: Limits | None) -> Iterator[None]:
+        """Limit the empty directory `place`, which is filled in this block; None: do not even count what is in it."""
+        if self._quotas is None or limits is None:
+            yield
+            return
+        with self._quotas.given(place, limits):
+            yield
+
     def _layer(self, path: str, lowers: Sequence[str]) -> Contents:
         """Give the files of one layer, over `lowers`."""
         deletions = FUSE_MARKS if self._by_program else OVERLAY_MARKS
@@ -331,7 +366,7 @@ class OverlayDriver:
             path=path, deletions=deletions, lowers=tuple(lowers), xattr_prefix=prefix, mask=self._settings.mask
         )
 
-    def _make(self, place: str, parent: str | None, spec: LayerSpec) -> Sequence[str]:
+    def _make(self, place: str, parent: str | None, spec: LayerSpec, limits: Limits | None) -> Sequence[str]:
         """Make all parts of a layer in the directory `place`; give the names of its files."""
         from layerhold.drivers.overlay_build import make
 
@@ -341,7 +376,9 @@ class OverlayDriver:
             raise LayerWithoutFiles(parent, f"Stat {below}")
         files = {"link": overlay_links.new_link(), **(self._stack.files_over(parent) if parent else {})}
         overridden = self._by_program or self._settings.mask is not None
-        make(place, below, root=root, files=files, mask=self._settings.mask, overridden=overridden)
+        os.mkdir(place, 0o700)
+        with self._limited(place, limits):
+            make(place, below, root=root, files=files, mask=self._settings.mask, overridden=overridden)
         return tuple(files)
 
     def _copy_remapped(self, place: str, parent: str, spec: LayerSpec, progress: Callback | None) -> None:

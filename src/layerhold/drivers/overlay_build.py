@@ -21,7 +21,7 @@ _BASE_MODE, _BASE_MODE_OF_OTHERS = 0o555, 0o755
 def make(
     place: str, below: str, *, root: tuple[int, int], files: Mapping[str, str], mask: int | None, overridden: bool
 ) -> None:
-    """Make the directories of a layer in `place`, and `files` with their texts.
+    """Make the directories of a layer in `place`, which is there, and `files` with their texts.
 
     The layer's own files get the owner and mode of those `below` ("" in a base layer: `root`). With `mask` that is
     their mode, and what it would have been is written beside it; so it may be in those `below` if `overridden`.
@@ -37,7 +37,8 @@ def make(
         if not ordinary:
             os.chown(path, *owner)
 
-    directory(place, root)
+    if not ordinary:
+        os.chown(place, *root)
     for name in ("work", "merged") if below else ("work", "merged", "empty"):
         directory(os.path.join(place, name), owner)
     diff = os.path.join(place, "diff")
@@ -100,19 +101,20 @@ class NewLayer:
 
 
 class ChangedLayer:
-    """A layer's own files, copied aside and changed."""
+    """A layer's own files, copied aside and changed; the directory `copy`, which they are in, is to become `final`."""
 
-    def __init__(self, contents: Contents, diff: str) -> None:
+    def __init__(self, contents: Contents, copy: str, final: str) -> None:
         self.contents = contents
-        self._diff = diff
+        self._copy = copy
+        self._final = final
 
     def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - it is a copy
         """Make the files durable."""
-        sync_tree(self.contents.path)
+        sync_tree(self._copy)
 
     def publish(self) -> None:
         """Swap the two directories in one step; the old one goes with the place aside."""
         from layerhold.linux.files import RENAME_EXCHANGE, renameat2
 
-        renameat2(self.contents.path, self._diff, RENAME_EXCHANGE)
-        settle_names(os.path.dirname(self._diff))
+        renameat2(self._copy, self._final, RENAME_EXCHANGE)
+        settle_names(os.path.dirname(self._final))

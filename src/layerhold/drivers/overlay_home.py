@@ -8,11 +8,15 @@ import os
 from layerhold.drivers.options import parse
 from layerhold.errors import BadConfig, DriverError, DriverIncompatibleFS
 from layerhold.linux import mountinfo
+from layerhold.linux.idmap import in_user_namespace
 from layerhold.values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from layerhold.drivers.base import LayerSpec
+    from layerhold.drivers.sizes import Limits
 
 # What these mean is not built yet; a store that was set up with them must not be used without them.
 _NOT_YET = frozenset(
@@ -20,17 +24,17 @@ _NOT_YET = frozenset(
         "additionalimagestore",
         "additionallayerstore",
         "imagestore",
-        "inodes",
-        "size",
         "use_composefs",
     }
 )
 _KNOWN = _NOT_YET | {
     "force_mask",
     "ignore_chown_errors",
+    "inodes",
     "mount_program",
     "mountopt",
     "override_kernel_check",
+    "size",
     "skip_mount_home",
     "sync",
 }
@@ -38,6 +42,7 @@ _MASKS = {"shared": 0o755, "private": 0o700}
 
 # The kernel's names of file systems as Go's `status` prints them; where they differ.
 _NAMES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs", "nfs4": "nfs", "fuseblk": "fuse"}
+_TAKES = "limits take xfs or ext4, mounted with prjquota, and root on the machine"
 _REFUSED = ("aufs", "ecryptfs", "overlayfs")
 
 
@@ -57,13 +62,17 @@ USER = Attributes(prefix="user.overlay.", options=("userxattr",))
 
 
 class Settings(Value):
-    """The options of the driver. `mount_program`: "" for the kernel. `mask`: the mode of all files."""
+    """The options of the driver. `mount_program`: "" for the kernel. `mask`: the mode of all files.
+
+    `limits` are those of layers that are written to, None if none were given.
+    """
 
     mount_options: tuple[str, ...] = ()
     mount_home: bool = True
     squash: bool = False
     mount_program: str = ""
     mask: int | None = None
+    limits: Limits | None = None
 
 
 def settings(options: Sequence[str]) -> Settings:
@@ -80,7 +89,17 @@ def settings(options: Sequence[str]) -> Settings:
         squash=given.flag("ignore_chown_errors"),
         mount_program=_program(given.get("mount_program")),
         mask=_mask(given.get("force_mask")) if "force_mask" in given else None,
+        limits=_limits([(key, given.get(key)) for key in ("size", "inodes") if key in given]),
     )
+
+
+def _limits(options: Sequence[tuple[str, str]]) -> Limits | None:
+    if not options:
+        return None
+    from layerhold.drivers.sizes import Limits, read_limits
+
+    found = read_limits(options, Limits())
+    return found if found.size or found.inodes else None
 
 
 def _program(path: str) -> str:
@@ -112,6 +131,41 @@ def backing_filesystem(path: str, *, by_program: bool) -> str:
             hint="set the option overlay.mount_program (fuse-overlayfs), or use the driver vfs",
         )
     return name
+
+
+def can_limit(path: str, filesystem: str) -> bool:
+    """Tell whether layers in `path` can be limited: by root, on a file system that is mounted to do so."""
+    if filesystem not in ("xfs", "extfs") or os.geteuid() != 0 or in_user_namespace():
+        return False
+    return "prjquota" in mountinfo.options_of(path)
+
+
+def no_limits(filesystem: str) -> DriverError:
+    """Say, in Go's words, why the options that limit layers are refused."""
+    if filesystem == "xfs":
+        why = "storage options overlay.size and overlay.inodes not supported. Filesystem does not support Project Quota"
+    else:
+        why = f"storage option overlay.size and overlay.inodes only supported for backingFS XFS. Found {filesystem}"
+    return DriverError(why, hint=_TAKES)
+
+
+def limits_of(spec: LayerSpec, settings: Settings, *, able: bool) -> Limits | None:
+    """Say how much a new layer may hold; None for one that is not counted. `able`: whether there can be limits.
+
+    Raises DriverError and BadConfig, in Go's words.
+    """
+    if not spec.writable:
+        for key, _value in spec.storage_options:
+            raise DriverError(f"--storage-opt {key.lower()} is only supported for ReadWrite Layers")
+        return None
+    if not able:
+        if spec.storage_options:
+            words = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+            raise DriverError(words, hint=_TAKES)
+        return None
+    from layerhold.drivers.sizes import Limits, read_limits
+
+    return read_limits(spec.storage_options, settings.limits or Limits())
 
 
 def unmount_below(directory: str) -> None:

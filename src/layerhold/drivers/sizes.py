@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 from layerhold.errors import BadConfig
+from layerhold.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _UNITS = "kmgtp"
 _MOST = 2**63 - 1
+_MOST_FILES = 2**64 - 1
 _SHOWN = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+class Limits(Value):
+    """How many bytes and how many files a layer may have; 0 is no limit."""
+
+    size: int = 0
+    inodes: int = 0
+
+
+def read_limits(options: Iterable[tuple[str, str]], default: Limits) -> Limits:
+    """Read the options `size` and `inodes` of one layer. Raises BadConfig, in Go's words."""
+    limits = default
+    for key, value in options:
+        if key.lower() == "size":
+            limits = limits.replace(size=parse_size(value))
+        elif key.lower() == "inodes":
+            limits = limits.replace(inodes=_count(value))
+        else:
+            raise BadConfig(f"unknown option {key.lower()}")
+    return limits
+
+
+def _count(text: str) -> int:
+    if not text or text.strip("0123456789"):
+        raise BadConfig(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text[:30]) > _MOST_FILES:
+        raise BadConfig(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
 
 
 def parse_size(text: str) -> int:

@@ -25,6 +25,13 @@ def function(name: str, *argtypes: object) -> Callable[..., int]:
     return found  # type: ignore[no-any-return]
 
 
+def system_call(number: int, *argtypes: object) -> Callable[..., int]:
+    """Give a system call by its number, the same on all architectures; C libraries before 2022 have no name for it."""
+    prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)  # type: ignore[arg-type]
+    call = prototype(("syscall", libc))
+    return lambda *arguments: int(call(number, *arguments))
+
+
 def check(result: int, call: str, *about: str | bytes | None) -> int:
     """Return `result`, or raise the OSError of the last call, with its name and the paths it was about."""
     if result >= 0:

@@ -6,11 +6,11 @@ import ctypes
 import os
 import struct
 
-from layerhold.linux.calls import check, function, libc
+from layerhold.linux.calls import check, function, system_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 # <linux/mount.h>
 MS_RDONLY = 1
@@ -63,20 +63,12 @@ _CHARS, _INT, _UINT = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
 _mount = function("mount", _CHARS, _CHARS, _CHARS, ctypes.c_ulong, _CHARS)
 _umount2 = function("umount2", _CHARS, _INT)
 
-
-def _call(number: int, *argtypes: object) -> Callable[..., int]:
-    """Give a system call by its number, the same on all architectures; C libraries before 2022 have no name for it."""
-    prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)  # type: ignore[arg-type]
-    call = prototype(("syscall", libc))
-    return lambda *arguments: int(call(number, *arguments))
-
-
-_open_tree = _call(428, _INT, _CHARS, _UINT)
-_move_mount = _call(429, _INT, _CHARS, _INT, _CHARS, _UINT)
-_fsopen = _call(430, _CHARS, _UINT)
-_fsconfig = _call(431, _INT, _UINT, _CHARS, _CHARS, _INT)
-_fsmount = _call(432, _INT, _UINT, _UINT)
-_mount_setattr = _call(442, _INT, _CHARS, _UINT, ctypes.c_void_p, ctypes.c_size_t)
+_open_tree = system_call(428, _INT, _CHARS, _UINT)
+_move_mount = system_call(429, _INT, _CHARS, _INT, _CHARS, _UINT)
+_fsopen = system_call(430, _CHARS, _UINT)
+_fsconfig = system_call(431, _INT, _UINT, _CHARS, _CHARS, _INT)
+_fsmount = system_call(432, _INT, _UINT, _UINT)
+_mount_setattr = system_call(442, _INT, _CHARS, _UINT, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def apart(options: Sequence[str]) -> tuple[int, tuple[str, ...]]:

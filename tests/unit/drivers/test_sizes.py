@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerhold.drivers.sizes import parse_size, shown_size
+from layerhold.drivers.sizes import Limits, parse_size, read_limits, shown_size
 from layerhold.errors import BadConfig
 
 
@@ -49,3 +49,28 @@ def test_what_is_no_size(text: str, words: str) -> None:
     with pytest.raises(BadConfig) as raised:
         parse_size(text)
     assert str(raised.value) == words
+
+
+def test_limits() -> None:
+    assert read_limits([], Limits(size=5)) == Limits(size=5)
+    assert read_limits([("SIZE", "1k"), ("inodes", "7")], Limits(size=5)) == Limits(size=1024, inodes=7)
+    assert read_limits([("size", "0")], Limits(size=5, inodes=2)) == Limits(inodes=2)
+    assert read_limits([("inodes", "18446744073709551615")], Limits()).inodes == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("size", "-1", "invalid size: '-1'"),
+        ("inodes", "", 'strconv.ParseUint: parsing "": invalid syntax'),
+        ("inodes", "-1", 'strconv.ParseUint: parsing "-1": invalid syntax'),
+        ("inodes", "10k", 'strconv.ParseUint: parsing "10k": invalid syntax'),
+        ("inodes", "18446744073709551616", 'strconv.ParseUint: parsing "18446744073709551616": value out of range'),
+        ("inodes", "9" * 5000, "value out of range"),
+        ("Colour", "red", "unknown option colour"),
+    ],
+)
+def test_bad_limits(key: str, value: str, words: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        read_limits([(key, value)], Limits())
+    assert words in str(caught.value)

@@ -26,9 +26,10 @@ def test_odd_names_and_mounts_over_mounts() -> None:
     with stores.scratch("mountinfo") as folder:
         for name in ("with space", "back\\slash", "new\nline", "plain", "plainer"):
             (folder / name).mkdir()
-            mounts.mount("tmpfs", str(folder / name), "tmpfs")
+            mounts.mount("tmpfs", str(folder / name), "tmpfs", 0, "size=1m")
             assert os.path.realpath(folder / name) in mountinfo.mount_points()
             assert mountinfo.filesystem_of(str(folder / name / "below")) == "tmpfs"
+            assert "size=1024k" in mountinfo.options_of(str(folder / name / "below"))
         mounts.mount("proc", str(folder / "plain"), "proc")
         assert mountinfo.filesystem_of(str(folder / "plain")) == "proc"
         (folder / "link").symlink_to("plainer")
