@@ -55,14 +55,14 @@ class InPodmanUnshare:
 
     def __init__(self, user: OrdinaryUser, inside: int) -> None:
         self.python = user.python
-        self._user = user
+        self.user = user
         pairs = Path(f"/proc/{inside}/environ").read_text().rstrip("\0").split("\0")
         self._environment = dict(pair.split("=", 1) for pair in pairs)
         self._worker = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _enter, (inside, str(user.home)))
 
     def go(self, version: str = programs.NEWEST) -> str:
         """The path of a copy of Go's program that the user can run."""
-        copied = self._user.code / f"containers-storage-{version}"
+        copied = self.user.code / f"containers-storage-{version}"
         if not copied.exists():
             shutil.copy(programs.storage(version), copied)
             copied.chmod(0o755)
@@ -78,7 +78,7 @@ class InPodmanUnshare:
 
     def give(self, path: Path) -> None:
         """Make a file or a folder belong to who runs commands here."""
-        os.chown(path, self._user.uid, self._user.gid)
+        os.chown(path, self.user.uid, self.user.gid)
 
     def end(self) -> None:
         """End the process that does the work."""

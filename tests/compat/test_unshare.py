@@ -14,6 +14,7 @@ import pytest
 from layerhold.testing import trees
 from tests import programs
 from tests.users import OrdinaryUser
+from tests.wheres import PlaceInside, podman_unshare
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 
@@ -165,7 +166,7 @@ def test_without_ranges_a_namespace_has_only_the_user(user: OrdinaryUser) -> Non
 
 # -- overlay
 
-BASE, TOP = "a" * 64, "b" * 64
+BASE, TOP, UPPER = "a" * 64, "b" * 64, "c" * 64
 WHOLE = """
 import os, sys
 top = sys.argv[1]
@@ -265,3 +266,38 @@ def test_a_program_goes_into_a_namespace_of_its_user_alone(user: OrdinaryUser) -
     assert (done.returncode, done.stdout) == (0, "0\n")
     assert done.stderr.count("OnlyOwnIDs") == 1
     assert "/etc/subuid" in done.stderr
+
+
+# -- Podman's own namespace
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs", "btrfs"])
+def test_inside_podman_unshare_and_outside_it_is_one_store(driver: str) -> None:
+    """Go's program runs in the namespace that Podman made; ours is called by the user, and goes into one of its own."""
+    with podman_unshare(driver) as (where, folder):
+        inside = PlaceInside(where, folder / "store", driver)
+        outside = [*ours(where.user), *inside.flags]
+        tars = {BASE: a_tar(device=False), TOP: top_tar()}
+        inside.go("import-layer", "-i", BASE, stdin=tars[BASE])
+        where.user.as_user([*outside, "import-layer", "-i", TOP, BASE], stdin=tars[TOP])
+        inside.go("create-layer", "-i", UPPER, TOP)
+        with inside.mounted(UPPER, go=True) as top:
+            where.do(change, top)
+        for layer, tar in tars.items():
+            assert inside.go("diff", "-u", layer).stdout.encode() == tar
+            assert where.user.as_user([*outside, "diff", "-u", layer]).stdout.encode() == tar
+        for words in (["layers", "-j"], ["changes", TOP], ["changes", UPPER], ["check"], ["diffsize", UPPER]):
+            mine, theirs = where.user.as_user([*outside, *words]).stdout, inside.go(*words).stdout
+            assert sorted(mine.splitlines()) == sorted(theirs.splitlines()), words
+        assert 'Add "/mine"' in where.user.as_user([*outside, "changes", UPPER]).stdout
+        seen = f'm=$("$@" mount {UPPER}) && {where.python} -c \'{WHOLE}\' $m && "$@" unmount {UPPER}'
+        shown = where.user.as_user([*ours(where.user), "unshare", "sh", "-c", seen, "sh", *outside]).stdout
+        assert shown.splitlines()[:3] == ["last 999 1000 0o100644", "mine 7 8 0o100640", "e/new 7 7 0o100755"]
+        where.user.as_user([*outside, "delete-layer", UPPER])
+        inside.go("delete-layer", TOP)
+        assert where.user.as_user([*outside, "layers", "-q"]).stdout.split() == [BASE]
+
+
+def change(top: Path) -> None:
+    (top / "mine").touch(0o640)
+    os.chown(top / "mine", 7, 8)
