@@ -7,11 +7,12 @@ SECONDS = 60
 POWER_SECONDS = 600
 ARGS =
 
-.PHONY: help test test-here test-others demo bench check format docs soak fuzz programs clean
+.PHONY: help test test-here test-others test-zfs demo bench check format docs soak fuzz programs clean
 
 help:
 	@echo 'make demo    a tree of this machine goes in, becomes an image and a container, and comes back byte for byte'
 	@echo 'make test    all tests; ARGS="-k name" for some; the unit tests on every Python found'
+	@echo 'make test-zfs  the zfs driver on real OpenZFS, in a second kernel; compiles that the first time (4 minutes)'
 	@echo 'make check   format, lint and types only'
 	@echo 'make docs    the guide and the reference, in .work/docs'
 	@echo 'make bench   the Go programs and ours, in turn, as ratios'
@@ -41,6 +42,10 @@ test-others: .venv/.made
 	  echo "Python $$version: unit and property tests"; \
 	  .venv-$$version/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/properties $(ARGS) || exit 1; \
 	done
+
+# All that has to do with zfs, on OpenZFS and not on the script that stands for it elsewhere.
+test-zfs: .venv/.made
+	CI=true $(RUN) -m pytest -q tests/vm/zfs_real.py $(ARGS)
 
 # Where no environment can be made (no venv, no network) the demo runs all the same, with the slower ways of the standard
 # library in the place of the wheels.

@@ -79,12 +79,12 @@ def mirror() -> str:
     raise Unavailable("the Go programs come from Debian: apt on this machine knows no Debian mirror")
 
 
-def apt_line(suite: str) -> str:
+def apt_line(suite: str, components: str = "main") -> str:
     """A line of an apt list for `suite`; trusted, since the keys of other suites may not be installed."""
-    return f"deb [trusted=yes] {mirror()} {suite} main"
+    return f"deb [trusted=yes] {mirror()} {suite} {components}"
 
 
-def download(suite: str, packages: Sequence[str], into: Path, *, behind: str = "") -> None:
+def download(suite: str, packages: Sequence[str], into: Path, *, behind: str = "", components: str = "main") -> None:
     """Unpack `packages` of `suite` into a folder, with an apt list of our own: nothing of the machine's apt changes.
 
     Also the package that an empty one, `behind`, stands for: the first that it depends on.
@@ -93,7 +93,7 @@ def download(suite: str, packages: Sequence[str], into: Path, *, behind: str = "
         state = Path(scratch)
         for name in ("lists/partial", "cache/archives/partial", "debs"):
             (state / name).mkdir(parents=True)
-        (state / "sources.list").write_text(apt_line(suite) + "\n")
+        (state / "sources.list").write_text(apt_line(suite, components) + "\n")
         (state / "status").touch()
         options = [
             f"Dir::Etc::sourcelist={state}/sources.list",
@@ -117,7 +117,7 @@ def download(suite: str, packages: Sequence[str], into: Path, *, behind: str = "
 
 
 @functools.cache
-def _patchelf() -> str:
+def patchelf() -> str:
     """The patchelf of this machine, or one of Debian's for the machine's own release."""
     if found := shutil.which("patchelf"):
         return found
@@ -136,7 +136,7 @@ def igzip() -> str:
 def _make_igzip(place: Path, final: Path) -> None:
     download("bookworm", ("isal", "libisal2"), place)
     folder = next(place.rglob("libisal.so.2")).parent.relative_to(place)
-    run(_patchelf(), "--set-rpath", str(final / folder), str(place / "usr/bin/igzip"))
+    run(patchelf(), "--set-rpath", str(final / folder), str(place / "usr/bin/igzip"))
 
 
 # -- made once
@@ -221,7 +221,7 @@ def _make_storage(suite: str, place: Path, final: Path) -> None:
     flags = ["--set-rpath", ":".join(str(final / folder) for folder in sorted(folders))]
     if loader := next(iter(sorted(place.glob("usr/lib/*/ld-linux-*.so.*"))), None):
         flags += ["--set-interpreter", str(final / loader.relative_to(place))]
-    run(_patchelf(), *flags, str(program))
+    run(patchelf(), *flags, str(program))
 
 
 # -- whole roots

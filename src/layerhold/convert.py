@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import TempDir
 
 _SUFFIX = ".converting"
+_TO = ("overlay", "btrfs", "vfs")  # those whose layers lie in the graph root, and so come into their place with it
 _ELSEWHERE = "images may have a root of their own, which is to be named, too (--image-store)"
 
 
@@ -77,15 +78,16 @@ def convert(
 
     `into` is not there yet, or empty; it is `<graphroot>-<to>` if it is not named. `driver` is that of the old store,
     if it has layers of several, `imagestore` the root of its images, if they have one of their own; in the new one they
-    have not. `options` are for the new one. With `dry_run` only say what there is to be converted.
-    `progress` is told how much of the layers is copied (`converting`); what it raises ends the conversion, and nothing
-    of it stays. Raises StoreUnknown, DriverError, DamagedLayer, DigestMismatch and other StorageErrors (the layer is
-    named), OSError.
+    have not. `options` are for the new one; those of zfs, such as `zfs.fsname`, are for an old one of zfs.
+
+    With `dry_run` only say what there is to be converted. `progress` is told how much of the layers is copied
+    (`converting`); what it raises ends the conversion, and nothing of it stays. Raises StoreUnknown, DriverError,
+    DamagedLayer, DigestMismatch and other StorageErrors (the layer is named), OSError.
     """
     old = os.path.realpath(graphroot)
     new = os.path.abspath(into) if into else f"{old}-{to}"
-    if to not in choose.ORDER and to not in third_party.names():
-        raise DriverNotSupported(f"to convert to {to}", hint="the drivers are: " + ", ".join(choose.ORDER))
+    if to not in _TO and to not in third_party.names():
+        raise DriverNotSupported(f"to convert to {to}", hint="the drivers are: " + ", ".join(_TO))
     name = driver or choose.prior(old)
     if not name or not choose.has_layers(old, name):
         raise StoreUnknown(old, str(graphroot), hint=f"name a graph root with layers of {name or 'some driver'} in it")
@@ -132,7 +134,7 @@ def _convert(layout: Layout, views: Views, found: Conversion, options: Sequence[
             scratch = choose.Place(
                 graphroot=aside.place("reading"), runroot=aside.place("reading"), imagestore=layout.imagestore
             )
-            driver = choose.open_to_read(found.old_driver, layout.graphroot, scratch)
+            driver = choose.open_to_read(found.old_driver, layout.graphroot, scratch, options)
             source = Source(
                 driver=driver,
                 layers=views.layers,

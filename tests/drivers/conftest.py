@@ -15,7 +15,7 @@ from layerhold.comparing import tree_of
 from layerhold.drivers.base import OVERLAY_MARKS, Contents, Driver, LayerSpec, MountOptions
 from layerhold.drivers.choose import Place, open_driver
 from layerhold.linux import mounts
-from tests import disks, fuse, stores
+from tests import disks, fuse, stores, zfs
 
 pytest.register_assert_rewrite("layerhold.testing.driver_suite")
 
@@ -118,6 +118,7 @@ def _content(fd: int) -> bytes:
         "vfs",
         pytest.param("vfs on tmpfs", marks=ROOT),
         pytest.param("btrfs", marks=ROOT),
+        pytest.param("zfs", marks=ROOT),
     ]
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
@@ -146,12 +147,23 @@ def btrfs() -> Iterator[Bench]:
 
 
 @pytest.fixture
+def on_zfs() -> Iterator[tuple[Bench, zfs.Zfs]]:
+    """The zfs driver, and where its datasets are."""
+    with zfs.place() as place:
+        yield Bench(place.folder, "zfs", place.options), place
+
+
+@pytest.fixture
 def by_program() -> Iterator[Bench]:
     """The overlay driver with a mount program."""
     yield from _bench("overlay", "", by_program=True)
 
 
 def _bench(kind: str, filesystem: str, *, by_program: bool = False) -> Iterator[Bench]:
+    if kind == "zfs":
+        with zfs.place() as place:
+            yield Bench(place.folder, kind, place.options)
+        return
     options = [fuse.option()] if by_program else []
     with disks.scratch_for(kind) as folder:
         if filesystem:

@@ -10,7 +10,7 @@ import pytest
 from layerhold.linux import mounts
 from layerhold.store import Store
 from layerhold.testing.driver_suite import DriverSuite
-from tests import disks, fuse, stores
+from tests import disks, fuse, stores, zfs
 
 
 class TestVfs(DriverSuite):
@@ -71,6 +71,20 @@ class TestBtrfs(DriverSuite):
     @pytest.fixture
     def folder(self) -> Iterator[Path]:
         yield from _on("btrfs")
+
+
+@pytest.mark.root
+class TestZfs(DriverSuite):
+    """On OpenZFS where the machine has it, else on a scripted one."""
+
+    driver = "zfs"
+    depth = 6  # each layer starts several programs
+
+    @pytest.fixture
+    def folder(self) -> Iterator[Path]:
+        with zfs.place() as found:
+            self.__class__.options = found.options
+            yield found.folder
 
 
 def _on(kind: str) -> Iterator[Path]:

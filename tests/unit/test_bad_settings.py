@@ -250,7 +250,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "neither yes nor no": ({"options": ("vfs.ignore_chown_errors=maybe",)}, errors.BadConfig, '"maybe"'),
     "mount options": ({"options": ("vfs.mountopt=nodev",)}, errors.DriverError, "does not support mount options"),
     "a driver that there is not": ({"driver": "nonsense"}, errors.DriverNotSupported, "nonsense"),
-    "a driver that is not offered": ({"driver": "zfs"}, errors.DriverNotSupported, "zfs is not offered yet"),
+    "a driver that cannot be had": ({"driver": "zfs"}, errors.DriverPrerequisites, "zfs"),
     "an additional store that is missing": (
         {"additional_image_stores": ("{folder}/nowhere",)},
         errors.BadConfig,

@@ -43,18 +43,19 @@ def run(
     job: Path,
     *,
     suite: str = "bookworm",
+    folder: Path | None = None,
     options: str = "",
     modules: Sequence[str] = (),
     seconds: float = 80,
 ) -> Answer:
     """Boot, run a shell script as root in the folder `job`, shared with the guest as /run/job, and power off.
 
-    `suite` is the Debian whose kernel it is, `options` are words for the kernel, `modules` are loaded before the script
-    starts. Raises Unavailable where there is
-    no QEMU or no kernel, AssertionError if the guest does not come to its end in time.
+    `suite` is the Debian whose kernel it is, unless a `folder` has one; `options` are words for the kernel, `modules`
+    are loaded before the script starts. Raises Unavailable where there is no QEMU or no kernel, AssertionError if the
+    guest does not come to its end in time.
     """
     _need_qemu()
-    folder = kernel(suite)
+    folder = folder or kernel(suite)
     (job / "run.sh").write_text(script)
     for name in ("status", "output"):
         (job / name).unlink(missing_ok=True)
@@ -86,10 +87,16 @@ def kernel(suite: str = "bookworm") -> Path:
 
 def _make_kernel(suite: str, place: Path, _final: Path) -> None:
     programs.download(suite, ("busybox-static",), place, behind="linux-image-cloud-amd64")
-    programs.run(str(place / "bin/busybox"), "depmod", "-b", str(place), _version(place))
+    note_needs(place)
 
 
-def _version(folder: Path) -> str:
+def note_needs(folder: Path) -> None:
+    """Write down which modules of a folder need which others."""
+    programs.run(str(folder / "bin/busybox"), "depmod", "-b", str(folder), version(folder))
+
+
+def version(folder: Path) -> str:
+    """The version of the kernel in a folder."""
     return next(iter(sorted(path.name for path in (folder / "lib/modules").iterdir())))
 
 
@@ -180,7 +187,7 @@ def _early_files(folder: Path, modules: Sequence[str]) -> list[_File]:
 
 def _in_order(folder: Path, modules: Sequence[str]) -> list[Path]:
     """The files of modules, each after those that it needs (modules.dep names the nearest first)."""
-    base = folder / "lib/modules" / _version(folder)
+    base = folder / "lib/modules" / version(folder)
     needs = {
         path: needed.split()
         for path, _, needed in (line.partition(":") for line in (base / "modules.dep").read_text().splitlines())

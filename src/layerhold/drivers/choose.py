@@ -2,7 +2,7 @@
 
 A store has a driver if there are layers in its home; two such homes are an error, since only one can be meant. A home
 without layers (Go's program leaves one wherever it tried a driver) is only tried first. When nothing is there yet, the
-drivers of `driver_priority` are tried in order, else overlay, btrfs and vfs, as the Go library does.
+drivers of `driver_priority` are tried in order, else overlay, btrfs, zfs and vfs, as the Go library does.
 
 A store of aufs is opened if it is there, to be read; that driver is never tried for a new one. Nor is devicemapper,
 unless it is named.
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
         additional: Sequence[str]
 
 
-ORDER = ("overlay", "btrfs", "vfs")
-_NOT_YET = ("zfs",)
+ORDER = ("overlay", "btrfs", "zfs", "vfs")
 # Stores of these drivers are known, too, though nothing here can make one.
-_OTHERS = (*_NOT_YET, "devicemapper", "aufs")
+_OTHERS = ("devicemapper", "aufs")
 _ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted by `layerhold convert`"
 # The directories of the homes in which layers are, where that is not the home itself.
 _LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "devicemapper": "metadata", "vfs": "dir"}
@@ -94,22 +93,8 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
         from layerhold.drivers.vfs import VfsDriver
 
         return VfsDriver(os.path.join(graphroot, "vfs"), options, **_elsewhere("vfs", place))
-    if name == "btrfs":
-        from layerhold.drivers.btrfs import BtrfsDriver
-
-        # Go's driver has the layers of images among the others, though `imagestore` names a root for them.
-        return BtrfsDriver(
-            os.path.join(graphroot, "btrfs"), options, additional=_elsewhere("btrfs", place)["additional"]
-        )
-    if name == "devicemapper":
-        from layerhold.drivers.devicemapper import DevicemapperDriver
-
-        others = _elsewhere(name, place)["additional"]
-        try:
-            return DevicemapperDriver(os.path.join(graphroot, name), options, additional=others)
-        except DriverNotSupported as error:  # in Go's words, and then why
-            why = "; ".join(filter(None, (error.context, error.hint)))
-            raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}", hint=why) from error
+    if name in ("btrfs", "zfs", "devicemapper"):
+        return _open_with_one_home(name, place, options)
     if name == "aufs":
         from layerhold.drivers.aufs import AufsDriver
 
@@ -119,8 +104,6 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
                 hint=_ONLY_TO_READ,
             )
         return AufsDriver(os.path.join(graphroot, name), options, additional=_elsewhere(name, place)["additional"])
-    if name in _NOT_YET:
-        raise DriverNotSupported(f"{name} is not offered yet", hint="the drivers are: " + ", ".join(ORDER))
     if name not in _OTHERS:
         from layerhold.drivers import third_party
 
@@ -129,16 +112,41 @@ def _open(name: str, place: Place, options: Sequence[str]) -> Driver:
     raise DriverNotSupported(f"failed to GetDriver graph {name} {graphroot}")
 
 
-def open_to_read(name: str, graphroot: str, place: Place) -> Driver:
+def _open_with_one_home(name: str, place: Place, options: Sequence[str]) -> Driver:
+    """Open a driver that, as Go's, has the layers of images among the others, even if they have a root of their own."""
+    home, additional = os.path.join(place.graphroot, name), _elsewhere(name, place)["additional"]
+    if name == "btrfs":
+        from layerhold.drivers.btrfs import BtrfsDriver
+
+        return BtrfsDriver(home, options, additional=additional)
+    if name == "zfs":
+        from layerhold.drivers.zfs import ZfsDriver
+
+        return ZfsDriver(home, options, additional=additional)
+    from layerhold.drivers.devicemapper import DevicemapperDriver
+
+    try:
+        return DevicemapperDriver(home, options, additional=additional)
+    except DriverNotSupported as error:  # in Go's words, and then why
+        why = "; ".join(filter(None, (error.context, error.hint)))
+        raise DriverNotSupported(f"failed to GetDriver graph {name} {place.graphroot}", hint=why) from error
+
+
+def open_to_read(name: str, graphroot: str, place: Place, options: Sequence[str] = ()) -> Driver:
     """Open the driver `name` for a store of which nothing is changed; what it has to make it makes in `place`.
 
-    Layers may also lie in the image store that `place` names. Raises DriverError, OSError.
+    Layers may also lie in the image store that `place` names. Of the options it takes those that begin with its name:
+    where datasets of zfs are is in none of the store's files. Raises DriverError, OSError.
     """
     homes = [os.path.join(root, name) for root in (graphroot, place.imagestore) if root]
     if name in ("btrfs", "vfs"):
         from layerhold.drivers.whole_trees import TreesToRead
 
         return TreesToRead(name, homes, _LAYERS[name])
+    if name == "zfs":
+        from layerhold.drivers.zfs_reading import ZfsToRead
+
+        return ZfsToRead(homes[0], [option for option in options if option.lower().startswith("zfs.")])
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
 
@@ -185,8 +193,17 @@ def _of_others(graphroot: str) -> str:
 
 def has_layers(graphroot: str, name: str) -> bool:
     """Tell whether there are layers of the driver `name`."""
+    if name == "zfs":  # the layers are no files, and in use is what has records
+        return any(_is_filled(f"{graphroot}/zfs-layers/{file}") for file in ("layers.json", "volatile-layers.json"))
     home = os.path.join(graphroot, name, _LAYERS.get(name, ""))
     return any(entry not in _FITTINGS for entry in _names(home))
+
+
+def _is_filled(records: str) -> bool:
+    try:
+        return os.path.getsize(records) > len("null\n")
+    except OSError:
+        return False
 
 
 def _names(directory: str) -> Iterator[str]:

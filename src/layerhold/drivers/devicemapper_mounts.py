@@ -26,18 +26,9 @@ def detached(node: str, options: Sequence[str], *, read_only: bool = False) -> t
     found = block.probe(node)
     if found is None:
         raise DriverError(f"devmapper: {node} has neither ext4 nor xfs on it")
-    flags, words = mounts.apart(options)
-    if read_only:
-        flags |= mounts.MS_RDONLY
-    words = (*(("nouuid",) if found.kind == "xfs" else ()), *(word for word in words if word != "nouuid"))
+    words = (*(("nouuid",) if found.kind == "xfs" else ()), *(word for word in options if word != "nouuid"))
     try:
-        with mounts.Configuration(found.kind) as configuration:
-            configuration.set("source", node)
-            for word in words:
-                key, given, value = word.partition("=")
-                configuration.set(key, value.strip('"') if given else None)
-            configuration.set_words(flags & ~mounts.MS_RDONLY)
-            return configuration.detached(node, flags), found.kind
+        return mounts.detached(found.kind, node, words, mounts.MS_RDONLY if read_only else 0), found.kind
     except OSError as error:
         raise DriverError(f"devmapper: mounting {node}: {error.strerror}") from error
 

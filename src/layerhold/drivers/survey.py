@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerhold.drivers.base import Driver
 
 # Those that Go's library has or had, in its order; after them come those of other packages.
-ALL = (*ORDER, "zfs", "devicemapper", "aufs")
+ALL = (*ORDER, "devicemapper", "aufs")
 # What an ordinary user can do with a driver that works for root.
 _ORDINARY = {"overlay": "in a user namespace", "btrfs": "yes", "vfs": "yes"}
 

@@ -181,3 +181,18 @@ class Configuration:
             except OSError:  # ENODATA: that was all
                 return "; ".join(said)
             said.append(line.decode(errors="replace").strip().removeprefix("e "))
+
+
+def detached(kind: str, source: str, options: Sequence[str], flags: int = 0, *, read_only: bool = False) -> int:
+    """Mount a source nowhere: a descriptor of its top. Words of the options that are flags of a mount are such.
+
+    The flags are those of this mount alone; `read_only` is the whole file system. Raises OSError.
+    """
+    more, words = apart(options)
+    with Configuration(kind) as configuration:
+        configuration.set("source", source)
+        for word in words:
+            key, given, value = word.partition("=")
+            configuration.set(key, value.strip('"') if given else None)
+        configuration.set_words(more | MS_RDONLY if read_only else more & ~MS_RDONLY)
+        return configuration.detached(source, more | flags)

@@ -50,10 +50,23 @@ def test_unknown_driver_is_refused_in_gos_words_and_nothing_is_made(tmp_path: Pa
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["zfs", "aufs"])
-def test_drivers_that_only_go_has_are_refused_and_nothing_is_made(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DriverNotSupported, match=r"not offered yet|failed to GetDriver graph"):
-        chosen(tmp_path, name)
+def test_a_driver_without_a_store_of_it_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DriverNotSupported, match="failed to GetDriver graph"):
+        chosen(tmp_path, "aufs")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def without_zfs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the programs of zfs be missing, as on most machines."""
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("programs")))
+
+
+@pytest.mark.usefixtures("without_zfs")
+def test_zfs_without_its_programs_is_refused_in_gos_words_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DriverPrerequisites, match=r"^the .zfs. command is not available: prereq") as raised:
+        chosen(tmp_path, "zfs")
+    assert "zfsutils-linux" in raised.value.hint
     assert os.listdir(tmp_path) == []
 
 
@@ -110,10 +123,17 @@ def test_two_drivers_with_layers_are_an_error(tmp_path: Path) -> None:
         chosen(tmp_path)
 
 
-def test_store_of_a_driver_that_only_go_has(tmp_path: Path) -> None:
-    (tmp_path / "zfs/graph").mkdir(parents=True)
-    with pytest.raises(DriverNotSupported, match="zfs is not offered yet"):
-        chosen(tmp_path)
+@pytest.mark.usefixtures("without_zfs")
+def test_a_store_of_zfs_is_known_by_its_records(elsewhere: Path) -> None:
+    """Its layers are no files."""
+    (elsewhere / "zfs/graph/abc").mkdir(parents=True)
+    (elsewhere / "zfs-layers").mkdir()
+    for records in ("[]", "null\n"):
+        (elsewhere / "zfs-layers/layers.json").write_text(records)
+        assert chosen(elsewhere) == "vfs"
+    (elsewhere / "zfs-layers/layers.json").write_text('[{"id":"abc"}]')
+    with pytest.raises(DriverPrerequisites, match="the 'zfs' command is not available"):
+        chosen(elsewhere)
 
 
 def test_driver_on_a_file_system_that_it_cannot_use_makes_nothing(elsewhere: Path) -> None:
