@@ -45,7 +45,7 @@ test-others: .venv/.made
 
 # All that has to do with zfs, on OpenZFS and not on the script that stands for it elsewhere.
 test-zfs: .venv/.made
-	CI=true $(RUN) -m pytest -q tests/vm/zfs_real.py $(ARGS)
+	CI=true $(RUN) -m pytest -n $(WORKERS) tests/vm/zfs_real.py $(ARGS)
 
 # Where no environment can be made (no venv, no network) the demo runs all the same, with the slower ways of the standard
 # library in the place of the wheels.

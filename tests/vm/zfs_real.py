@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.compat]
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SUITES = {
-    "answers": ["tests/drivers/test_zfs_commands.py", "tests/drivers/test_zfs.py"],
+    "answers": ["tests/drivers/test_zfs_commands.py"],
+    "layers": ["tests/drivers/test_zfs.py", "-k", "not cut_short"],
+    "cut short": ["tests/drivers/test_zfs.py", "-k", "cut_short"],
     "suite": ["tests/drivers/test_suite.py", "-k", "Zfs"],
     "all drivers": ["tests/drivers/test_all.py", "-k", "zfs"],
 }
@@ -37,7 +39,7 @@ def _in_guest(job: Path, *words: str) -> str:
         "CI=true",  # nothing is left out
     ]
     script = f"cd {shlex.quote(str(CHECKOUT))}\n" + shlex.join(["env", *settings, sys.executable, *words])
-    done = machine.run(script, job, folder=folder, modules=("loop", "zfs", "ext4"), seconds=900)
+    done = machine.run(script, job, folder=folder, modules=("loop", "zfs", "ext4"), seconds=1500)
     assert done.status == 0, done.output
     return done.output
 
