@@ -21,6 +21,10 @@ NOT_THERE = ("btrfs", "Btrfs", "ext4", "xfs")
 OTHERWISE = {
     "test_overlay.py::test_a_label_is_an_option_of_the_mount_where_selinux_is_on": "`userxattr` comes last",
     "test_overlay.py::test_answers_are_remembered_under_gos_names": "no mapped lowers, and no metacopy",
+    "test_overlay.py::test_layers_are_the_same_whatever_the_kernel_is_told[redirect_dir": "refused with `userxattr`",
+    "test_overlay.py::test_layers_are_the_same_whatever_the_kernel_is_told[metacopy": "refused with `userxattr`",
+    "test_overlay.py::test_what_metacopy_left_out_is_read_by_a_mount": "no metacopy",
+    "test_overlay.py::test_as_many_mapped_lowers_as_the_kernel_stacks": "no mapped lowers",
     "test_overlay.py::test_mapped_lowers_of_a_killed_process_are_in_nobodys_way": "no mapped lowers",
 }
 # Root is root here, too, so that the suite can be read; of all other users there are only these.

@@ -153,6 +153,70 @@ def test_without_native_diff_changes_are_whole(overlay: Bench) -> None:
         assert (Path(contents.path) / "file").read_bytes() == b"1"
 
 
+@pytest.mark.parametrize(
+    "options", ["redirect_dir=on", "metacopy=on,redirect_dir=on", "index=on", "index=on,nfs_export=on", "xino=on"]
+)
+def test_layers_are_the_same_whatever_the_kernel_is_told(overlay: Bench, options: str) -> None:
+    def work(top: Path) -> None:
+        (top / "file").chmod(0o600)
+        shutil.move(top / "dir", top / "moved")
+        (top / "gone").unlink()
+
+    overlay.driver = overlay.open([f"overlay.mountopt={options}"])
+    overlay.new("base", tree={"file": b"1" * 5000, "dir": None, "dir/inner": b"2", "gone": b""})
+    overlay.new("child", "base")
+    overlay.change("child", work)
+    overlay.new("grandchild", "child", {"more": b"3"})
+    whole = {"file": b"1" * 5000, "moved": None, "moved/inner": b"2"}
+    for driver in (overlay.driver, overlay.open()):  # also without the options
+        overlay.driver = driver
+        assert overlay.tree("child") == whole
+        if driver.features.native_diff and "redirect" not in options:
+            assert overlay.tree("child", against="base") == {**whole, "-dir": None, "-gone": None}
+        else:
+            assert overlay.tree("child", against="base") == whole
+    overlay.driver = overlay.open([f"overlay.mountopt={options}"])
+    assert overlay.tree("grandchild") == {**whole, "more": b"3"}
+    overlay.change("child", lambda top: (top / "moved/inner").unlink())
+    assert overlay.tree("child") == {"file": b"1" * 5000, "moved": None}
+
+
+def test_what_metacopy_left_out_is_read_by_a_mount(overlay: Bench) -> None:
+    """Go's program, without the option, has zeros in the place of the content."""
+    with_option = overlay.open(["overlay.mountopt=metacopy=on"])
+    overlay.new("base", tree={"file": b"1" * 5000, "dir": None, "dir/inner": b"2"})
+    overlay.new("child", "base")
+    plain, overlay.driver = overlay.driver, with_option
+    overlay.change("child", lambda top: (top / "dir/inner").chmod(0o600))
+    overlay.driver = plain
+    inner = layer(overlay, "child") / "diff/dir/inner"
+    assert "trusted.overlay.metacopy" in os.listxattr(inner)
+    assert inner.read_bytes() == b"\0"
+    with overlay.driver.contents("child", against="base") as contents:
+        assert contents.lowers is None
+        assert (Path(contents.path) / "dir/inner").read_bytes() == b"2"
+    with mounted(overlay, "child") as top, pytest.raises(OSError, match=r"Operation not permitted|Input/output error"):
+        (top / "dir/inner").read_bytes()
+
+
+def test_a_layer_of_composefs_is_refused_by_name(overlay: Bench) -> None:
+    overlay.new("base", tree={"00": None, "00/1234": b"content"})
+    overlay.new("child", "base")
+    (layer(overlay, "base") / "composefs-data").mkdir()
+    for id in ("base", "child"):
+        with pytest.raises(DriverError, match="layer base is kept as composefs"):
+            overlay.driver.mount(id, MountOptions())
+        with pytest.raises(DriverError, match="layer base is kept as composefs"):
+            overlay.tree(id)
+    with pytest.raises(DriverError, match="layer base is kept as composefs"):
+        overlay.new("other", "base")
+    assert sorted(overlay.driver.ids()) == ["base", "child"]
+    for id in ("child", "base"):
+        with overlay.driver.trash() as trash:
+            overlay.driver.remove(id, trash)
+    assert list(overlay.driver.ids()) == []
+
+
 def test_older_uppers_of_old_stores_are_part_of_the_layer(overlay: Bench) -> None:
     overlay.new("base", tree={"file": b"1"})
     overlay.new("child", "base", {"mine": b"2"})
@@ -540,6 +604,24 @@ driver = open_driver("overlay", Place(graphroot=sys.argv[1], runroot=sys.argv[2]
 overlay_mount.mount = lambda _spec: os.kill(os.getpid(), signal.SIGKILL)
 driver.mount("child", MountOptions(mappings={MAPS!r}))
 """
+
+
+def test_as_many_mapped_lowers_as_the_kernel_stacks(overlay: Bench) -> None:
+    ids = [f"{number:064x}" for number in range(overlay_mount.MOST_LOWERS)]
+    for id in ids:
+        (layer(overlay, id) / "diff").mkdir(parents=True)
+        (layer(overlay, id) / "diff" / id).touch()
+    overlay.new("base")
+    overlay.new("child", "base")
+    below = layer(overlay, "child") / "lower-layers"
+    below.write_text(":".join(ids))
+    with mounted(overlay, "child", MountOptions(mappings=MAPS)) as top:
+        assert {(path.name, path.stat().st_uid) for path in top.iterdir()} == {(id, 100000) for id in ids}
+    assert [point for point in Path("/proc/self/mountinfo").read_text().split() if "/child/" in point] == []
+    below.write_text(":".join([*ids, "base"]))
+    with pytest.raises(DriverError, match="501 layers, and the kernel stacks 500 at most"):
+        overlay.driver.mount("child", MountOptions(mappings=MAPS))
+    assert [point for point in Path("/proc/self/mountinfo").read_text().split() if "/child/" in point] == []
 
 
 @pytest.mark.parametrize("then", ["mount", "remove"])

@@ -114,6 +114,26 @@ def test_go_and_ours_use_each_others_answers(programs: ModuleType) -> None:
         assert set(os.listdir(files)) == set(of_go)
 
 
+def test_what_metacopy_left_out_is_zeros_for_go_and_the_files_for_ours(programs: ModuleType) -> None:
+    """Without the option, with which a container of Go's was mounted."""
+    with stores.scratch("driver") as folder:
+        place, plain = (Place(folder, "overlay", options) for options in (["overlay.mountopt=metacopy=on"], []))
+        (folder / "base.tar").write_bytes(tar(file=b"1" * 5000))
+        place.go("import-layer", "-i", "aaa", "-f", str(folder / "base.tar"))
+        place.go("create-layer", "-i", "bbb", "aaa")
+        path = Path(place.go("mount", "bbb").stdout.strip())
+        (path / "file").chmod(0o600)
+        place.go("unmount", "bbb")
+        plain.go("diff", "-u", "-f", str(folder / "diff"), "bbb")
+        with opened(plain).layers["bbb"].diff() as stream:
+            ours = io.BytesIO(stream.read())
+        for archive, content in ((ours, b"1"), (io.BytesIO((folder / "diff").read_bytes()), b"\0")):
+            with tarfile.open(fileobj=archive) as members:
+                file = members.extractfile("file")
+                assert file is not None
+                assert file.read() == content * 5000
+
+
 def test_go_leaves_alone_what_ours_has_in_the_making(place: Place) -> None:
     store = opened(place)
     with store.driver.building("aaa", None, LayerSpec()) as build:

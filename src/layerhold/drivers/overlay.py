@@ -229,11 +229,18 @@ class OverlayDriver:
             return
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
         alone = not any(older_uppers(self.path(id)))
-        if against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers):
+        partial = bool(lowers) and self._is_partial(id)
+        native = (self.features.native_diff and not partial) or not lowers
+        if against == self._stack.parent(id) and alone and native:
             yield self._layer(self._places.diff(id), lowers)
             return
-        with self._whole(id, lowers, mappings) as path:
+        with self._whole(id, lowers, mappings, partial=partial) as path:
             yield Contents(path=path)
+
+    def _is_partial(self, id: str) -> bool:
+        from layerhold.drivers.overlay_partial import is_partial
+
+        return is_partial(self.path(id), self._places.diff(id), self._attributes.prefix)
 
     @contextmanager
     def own_files(self, id: str) -> Iterator[Contents]:
@@ -414,11 +421,13 @@ class OverlayDriver:
             )
         return self._made_mounter
 
-    def _whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> AbstractContextManager[str]:
+    def _whole(
+        self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None, *, partial: bool = False
+    ) -> AbstractContextManager[str]:
         """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
         if not self.is_mounted(id):
             self._refuse_ordinary()
-        return self._mounter.whole(id, lowers, mappings)
+        return self._mounter.whole(id, lowers, mappings, partial=partial)
 
     def _refuse_ordinary(self) -> None:
         """Refuse what takes mounts, or files of several owners, to who is not root, not even of a user namespace."""

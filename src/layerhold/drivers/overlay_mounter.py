@@ -107,8 +107,13 @@ class Mounter:
         return is_safe(id, RESERVED) and overlay_home.is_mounted(self._places.merged(id))
 
     @contextmanager
-    def whole(self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None) -> Iterator[str]:
-        """Give the path of all files of a layer: its mount, or one without a name, for this block only."""
+    def whole(
+        self, id: str, lowers: Sequence[str], mappings: IdMappings | None = None, *, partial: bool = False
+    ) -> Iterator[str]:
+        """Give the path of all files of a layer: its mount, or one without a name, for this block only.
+
+        `partial`: it was mounted with `metacopy` or `redirect_dir` (overlay_partial.py).
+        """
         if self.is_mounted(id):
             yield self._places.merged(id)
             return
@@ -116,6 +121,8 @@ class Mounter:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
+            if partial and not self._metacopy:
+                options.append("metacopy=on")  # renamed directories are followed, too
             with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
                 spec = self._specify(id, place, self._places.diff(id), below, options, read_only=True)
                 self._mount(id, spec, options, mappings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from layerhold.drivers.base import checked, is_safe
-from layerhold.errors import LayerWithoutFiles
+from layerhold.errors import DriverError, LayerWithoutFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,18 @@ class Places:
         return os.path.join(self.homes.own if self.is_own(id) else self.run_home, checked(id, RESERVED), "merged")
 
     def diff(self, id: str) -> str:
-        """Give the directory with the layer's own files. Raises LayerWithoutFiles."""
+        """Give the directory with the layer's own files. Raises LayerWithoutFiles; DriverError if it is no tree."""
         path = os.path.join(self.layer(id), "diff")
         if not os.path.isdir(path):
             raise LayerWithoutFiles(id, f"faccessat {path if os.path.isdir(self.layer(id)) else self.layer(id)}")
+        refuse_composefs(id, os.path.dirname(path))
         return path
+
+
+def refuse_composefs(id: str, directory: str) -> None:
+    """Raise DriverError if a layer is kept as composefs."""
+    if os.path.lexists(os.path.join(directory, "composefs-data")):
+        raise DriverError(f"layer {id} is kept as composefs, which is not offered yet")
 
 
 def ids_in(home: str) -> Iterator[str]:

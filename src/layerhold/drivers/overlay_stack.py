@@ -4,6 +4,9 @@
     <home>/<id>/lower-layers  their IDs; goes before `lower` where it is (Go since 1.64)
     <home>/<id>/diff1/, ...   older uppers, nearest first, in stores made before 1.40
 
+Where a layer is kept as composefs (Go since 1.49), its `diff` has the contents of files by their checksums, and is no
+tree: that is in `<home>/<id>/composefs-data`. Such a layer is refused by name, and what stands on it.
+
 Nothing here is locked: a layer's stack does not change while the layer is there.
 """
 
@@ -13,6 +16,7 @@ import os
 
 from layerhold.drivers import overlay_links
 from layerhold.drivers.base import is_safe
+from layerhold.drivers.overlay_places import refuse_composefs
 from layerhold.errors import DriverError
 
 TYPE_CHECKING = False
@@ -53,6 +57,7 @@ class Stack:
             diff = os.path.join(directory, "diff")
             if not directory or not os.path.isdir(diff):
                 raise DriverError(f"layer {id}: the layer {below} below it is missing ({diff})")
+            refuse_composefs(below, directory)
             found += [diff, *older_uppers(directory)]
         return tuple(found)
 
