@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SUITE = ("suite", "all", "overlay", "mount_program", "vfs", "image_mounts", "two_file_systems", "third_party")
 # File systems that nobody can make, or mount, there.
-NOT_THERE = ("btrfs", "Btrfs", "ext4", "xfs")
+NOT_THERE = ("btrfs", "Btrfs", "ext4", "xfs", "zfs")
 # What is another way there, and why.
 OTHERWISE = {
     "test_overlay.py::test_a_label_is_an_option_of_the_mount_where_selinux_is_on": "`userxattr` comes last",
