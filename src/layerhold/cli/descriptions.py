@@ -172,7 +172,8 @@ nothing behind, and can be begun again.
 
 DRIVER is overlay, btrfs or vfs. `--storage-driver` says which driver is meant if the old store has
 layers of several, `--image-store` the root of its images if they have one of their own; `--storage-opt`
-is for the new store. Stores of aufs, which no kernel has any more, can be converted as well.
+is for the new store, but `zfs.fsname` for an old one of zfs. Stores of aufs, which no kernel has any
+more, can be converted as well.
 
 Not copied are the run root, and what other programs keep in the graph root, such as the `libpod` of
 Podman. Nothing should run in the store meanwhile.
