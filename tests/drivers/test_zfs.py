@@ -9,7 +9,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from layerhold.linux import mountinfo
 from layerhold.store import Store
 from layerhold.testing import everything
 from layerhold.tree.trash import Shredder
-from tests import stores, zfs
+from tests import disks, stores, zfs
 from tests.drivers.conftest import Bench, Tree
 
 pytestmark = pytest.mark.root
@@ -472,8 +472,15 @@ def test_cut_short_at_every_command(
 # -- another driver
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on a file system with attributes of all kinds."""
+    with disks.disk("ext4") as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("driver", ["vfs", "overlay"])
-def test_a_store_is_converted(on_zfs: OnZfs, driver: str) -> None:
+def test_a_store_is_converted(on_zfs: OnZfs, elsewhere: Path, driver: str) -> None:
     bench, place = on_zfs
     can = everything.Can.here()
     with opened(bench) as store:
@@ -483,9 +490,9 @@ def test_a_store_is_converted(on_zfs: OnZfs, driver: str) -> None:
             (path / "written").write_bytes(b"1")
         store.shutdown()
     names = sorted(place.names())
-    found = convert(bench.graphroot, driver, into=place.folder / "new", options=place.options)
+    found = convert(bench.graphroot, driver, into=elsewhere / "new", options=place.options)
     assert (found.old_driver, found.layers) == ("zfs", 2)
-    config = Config.load(graphroot=found.graphroot, runroot=place.folder / "new-run", driver=driver)
+    config = Config.load(graphroot=found.graphroot, runroot=elsewhere / "run", driver=driver)
     with Store.open(config) as store:
         with store.layers[top.id].mount() as path:
             assert (path / "written").read_bytes() == b"1"
@@ -493,4 +500,4 @@ def test_a_store_is_converted(on_zfs: OnZfs, driver: str) -> None:
     assert sorted(place.names()) == names
     assert stores.mounts_below(bench.graphroot) == []
     with pytest.raises(DriverError, match="to convert to zfs"):
-        convert(bench.graphroot, "zfs", into=place.folder / "other")
+        convert(bench.graphroot, "zfs", into=elsewhere / "other")
