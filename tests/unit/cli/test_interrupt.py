@@ -19,7 +19,13 @@ from layerhold import Store
 from layerhold.cli.interruptible import Interruptible
 from tests import stores
 
-_RUN = "from layerhold.cli.main import run; run()"
+# A shell that starts tests in the background has them ignore Ctrl-C, which children inherit.
+_RUN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from layerhold.cli.main import run
+run()
+"""
 
 
 @pytest.fixture(params=["vfs", pytest.param("overlay", marks=pytest.mark.root)])
