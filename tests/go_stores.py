@@ -4,14 +4,15 @@
 
 Each has two layers with every kind of file and of change (layerhold.testing.everything), an image with big data, and a
 container. Those of overlay and vfs are the graph root; that of btrfs is a whole file system, since subvolumes go into
-no tar; that of devicemapper is made and used in a second kernel (tests/vm), as its graph root, with the files of its
-pool. (aufs: no program makes such stores any more; tests/aufs_store.py does, from what is known of the layout.)
+no tar; those of devicemapper and zfs are made and used in a second kernel (tests/vm): the graph root, with the files of
+the pool. (aufs: no program makes such stores any more; tests/aufs_store.py does, from what is known of the layout.)
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ def holds_all(store: layerhold.Store) -> None:
 
 def main() -> None:
     """Make the stores."""
-    from tests.vm import test_devicemapper
+    from tests.vm import test_devicemapper, zfs_real
 
     for driver in ("overlay", "vfs"):
         with stores.scratch("made") as folder:
@@ -96,9 +97,10 @@ def main() -> None:
         for point in stores.mounts_below(place):
             _run(["umount", point])
         pack(image.parent, "image", FOLDER / "btrfs.tar.zst")
-    with tempfile.TemporaryDirectory() as job:
-        test_devicemapper.in_guest("keep", VERSION, Path(job))
-        (Path(job) / "packed").replace(FOLDER / "devicemapper.tar.zst")
+    for driver, in_guest in (("devicemapper", test_devicemapper.in_guest), ("zfs", zfs_real.in_guest)):
+        with tempfile.TemporaryDirectory() as job:
+            in_guest("keep", VERSION, Path(job))
+            shutil.move(Path(job, "packed"), FOLDER / f"{driver}.tar.zst")
 
 
 def fill(go: Callable[..., object]) -> None:

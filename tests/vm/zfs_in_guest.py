@@ -16,8 +16,8 @@ from pathlib import Path
 import layerhold
 from layerhold.convert import convert
 from layerhold.drivers.survey import survey
-from layerhold.linux import mountinfo
-from tests import zfs
+from layerhold.linux import loop, mountinfo
+from tests import disks, go_stores, zfs
 
 ONE, TWO, THREE, FOUR = (digit * 64 for digit in "1234")
 
@@ -35,14 +35,14 @@ class Shared:
         config = layerhold.Config.load(graphroot=self.root, runroot=self.run, driver=driver)
         return layerhold.Store.open(config.replace(options=self.options))
 
-    def go(self, *words: str) -> str:
+    def go(self, *words: str, stdin: bytes = b"") -> str:
         """What Go's program prints."""
         where = ["--graph", str(self.root), "--run", str(self.run), "--storage-driver", "zfs"]
         where += [word for option in self.options for word in ("--storage-opt", option)]
-        done = subprocess.run([self._go, *where, *words], check=False, capture_output=True, text=True)
+        done = subprocess.run([self._go, *where, *words], check=False, input=stdin, capture_output=True)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         said = done.stderr if words == ("status",) else done.stdout
-        return "\n".join(line for line in said.splitlines() if not line.startswith("time="))
+        return "\n".join(line for line in said.decode().splitlines() if not line.startswith("time="))
 
     def datasets(self) -> list[str]:
         done = subprocess.run(["zfs", "list", "-H", "-d", "1", "-o", "name", self.top], check=True, capture_output=True)
@@ -202,6 +202,53 @@ def _mounted_to_read(shared: Shared) -> None:
         subprocess.run(["umount", "/run/point"], check=True)
         store.layers[ONE].delete()
         store.shutdown()
+
+
+# -- the store of Go's that is kept (tests/go_stores.py): the graph root, and the file with its pool
+
+KEPT = Path("/run/kept")
+_POOL, _POOL_SIZE = "kept", 64 << 20  # the least
+
+
+def keep(go: str) -> None:
+    """Have Go's program make it, and pack it."""
+    KEPT.mkdir()
+    with (KEPT / "pool").open("wb") as file:
+        file.truncate(_POOL_SIZE)
+    with loop.attached(str(KEPT / "pool")) as device:
+        _run("zpool", "create", "-O", "xattr=sa", "-O", "acltype=posixacl", "-m", "none", _POOL, device)
+    _run("zfs", "create", "-o", "mountpoint=legacy", f"{_POOL}/layers")
+    shared = Shared(KEPT, f"{_POOL}/layers", go, named=True)
+    go_stores.fill(shared.go)
+    _run("zpool", "export", _POOL)
+    (KEPT / "run").rename("/run/gone")
+    go_stores.pack(KEPT.parent, KEPT.name, Path("/run/job/packed"))
+
+
+def kept(go: str) -> None:
+    """It is opened, checked, used, and converted; then Go's program goes on with it."""
+    go_stores.unpack("zfs", KEPT.parent)
+    with loop.attached(str(KEPT / "pool")) as device:
+        _run("zpool", "import", "-d", device, _POOL)
+    shared = Shared(KEPT, f"{_POOL}/layers", go, named=True)
+    with shared.opened() as store:
+        go_stores.holds_all(store)
+        with store.mount("box") as top:
+            (top / "mine").write_text("new")
+        assert {change.path for change in store.containers["box"].layer.changes()} >= {b"/mine"}
+        store.shutdown()
+    with disks.disk("ext4") as disk:
+        made = convert(shared.root, "overlay", into=disk / "new", options=shared.options)
+        with layerhold.Store.open(graphroot=made.graphroot, runroot="/run/other", driver="overlay") as store:
+            go_stores.holds_all(store)
+            store.shutdown()
+    assert (Path(shared.go("mount", "box")) / "mine").read_text() == "new"
+    shared.go("unmount", "box")
+    print("kept holds")
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":

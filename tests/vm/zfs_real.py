@@ -52,4 +52,13 @@ def test_on_openzfs(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["1.24", "1.43", "1.64"])
 @pytest.mark.parametrize("work", ["of_go", "of_ours"])
 def test_with_go(work: str, version: str, tmp_path: Path) -> None:
-    print(_in_guest(tmp_path, "-m", "tests.vm.zfs_in_guest", work, programs.storage(version)))
+    in_guest(work, version, tmp_path)
+
+
+def test_a_store_that_is_kept(tmp_path: Path) -> None:
+    in_guest("kept", "1.43", tmp_path)
+
+
+def in_guest(work: str, version: str, job: Path) -> None:
+    """Do a function of zfs_in_guest.py in a guest that shares the folder `job`."""
+    print(_in_guest(job, "-m", "tests.vm.zfs_in_guest", work, programs.storage(version)))
