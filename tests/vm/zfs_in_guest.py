@@ -220,6 +220,7 @@ def keep(go: str) -> None:
     _run("zfs", "create", "-o", "mountpoint=legacy", f"{_POOL}/layers")
     shared = Shared(KEPT, f"{_POOL}/layers", go, named=True)
     go_stores.fill(shared.go)
+    _run("zpool", "trim", "--wait", _POOL)
     _run("zpool", "export", _POOL)
     (KEPT / "run").rename("/run/gone")
     go_stores.pack(KEPT.parent, KEPT.name, Path("/run/job/packed"))
