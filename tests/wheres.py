@@ -129,10 +129,11 @@ def podman_unshare(driver: str) -> Iterator[tuple[InPodmanUnshare, Path]]:
         os.chown(folder, user.uid, user.gid)
         # What keeps the namespace ends by this, when all others in it have ended.
         stack.callback(user.as_user, ["podman", "system", "migrate"])
-        process = stack.enter_context(user.start(["podman", "unshare", "sh", "-c", "echo $$; exec cat"]))
+        # (What becomes another program has no environment for a moment, so this shell waits by itself.)
+        process = stack.enter_context(user.start(["podman", "unshare", "sh", "-c", "echo $$; read _"]))
         assert process.stdin
         assert process.stdout
-        stack.enter_context(process.stdin)  # at its end, so does `cat`
+        stack.enter_context(process.stdin)  # at its end, so does `read`
         where = InPodmanUnshare(user, int(process.stdout.readline()))
         stack.callback(where.end)
         yield where, folder
