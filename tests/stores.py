@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from layerhold.tree.files import FULL
 from tests import programs
 
 # No settings of this machine reach a test: the configuration is empty.
@@ -128,6 +131,31 @@ def gnu_extract(tar: Path, into: Path) -> Path:
     keep = ["--numeric-owner", "-p", "--same-owner", "--xattrs", "--xattrs-include=*"]
     subprocess.run(["tar", *keep, "-xf", str(tar), "-C", str(into)], check=True, capture_output=True)
     return into
+
+
+def packed(**files: bytes) -> bytes:
+    """A tar of files with these names and contents, all root's."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def full_after(path: Path) -> int:
+    """Write until there may be no more; how many bytes that were."""
+    written, block = 0, os.urandom(1 << 19)
+    with path.open("wb") as file:
+        while True:
+            try:
+                written += os.write(file.fileno(), block)
+                os.fsync(file.fileno())  # some count what is on the disk
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                return written
 
 
 # -- folders

@@ -24,7 +24,6 @@ import pytest
 
 from layerhold.linux import mounts
 from layerhold.linux.calls import check
-from layerhold.tree.files import FULL
 from tests import stores, zfs_script
 
 IS_REAL = os.path.exists("/dev/zfs")
@@ -124,20 +123,6 @@ def another_namespace() -> Iterator[None]:
         process.stdin.close()
         process.wait()
         process.stdout.close()
-
-
-def full_after(path: Path) -> int:
-    """Write until there may be no more; how many bytes that were."""
-    written = 0
-    with path.open("wb") as file:
-        while True:
-            try:
-                written += os.write(file.fileno(), os.urandom(1 << 19))
-                os.fsync(file.fileno())  # zfs counts what is on the disk
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                return written
 
 
 def mount_by_the_script() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,22 +26,12 @@ class Given(NamedTuple):
     tar: bytes
 
 
-def a_tar(**files: bytes) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), 0o644
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
 @pytest.fixture(params=["vfs", "overlay"])
 def given(request: pytest.FixtureRequest) -> Iterator[Given]:
     with stores.scratch("given") as folder:
         place = stores.Place(folder / "made", request.param)
-        top = a_tar(motd=b"hello\n", shadowed=b"new\n")
-        base = place.go("import-layer", stdin=a_tar(shadowed=b"older\n", kept=b"kept\n")).stdout.split()[0]
+        top = stores.packed(motd=b"hello\n", shadowed=b"new\n")
+        base = place.go("import-layer", stdin=stores.packed(shadowed=b"older\n", kept=b"kept\n")).stdout.split()[0]
         layer = place.go("import-layer", base, stdin=top).stdout.split()[0]
         place.go("create-image", "-n", "localhost/given:1", layer)
         place.go("set-image-data", "localhost/given:1", "manifest", stdin=b'{"schemaVersion":2}')

@@ -15,19 +15,9 @@ from layerhold.drivers.base import LayerSpec, MountOptions
 from layerhold.store import Store
 from tests import disks, stores
 from tests.programs import STORAGE_VERSIONS
-from tests.stores import Place
+from tests.stores import Place, packed
 
 pytestmark = [pytest.mark.root, pytest.mark.compat]
-
-
-def tar(**files: bytes) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
 
 
 @pytest.fixture(params=["overlay", "vfs", "btrfs"])
@@ -42,8 +32,8 @@ def opened(place: Place) -> Store:
 
 @pytest.mark.parametrize("version", STORAGE_VERSIONS)
 def test_ours_reads_and_mounts_layers_that_go_made(place: Place, version: str, tmp_path: Path) -> None:
-    (tmp_path / "base.tar").write_bytes(tar(file=b"1", gone=b"2"))
-    (tmp_path / "child.tar").write_bytes(tar(more=b"3", **{".wh.gone": b""}))
+    (tmp_path / "base.tar").write_bytes(packed(file=b"1", gone=b"2"))
+    (tmp_path / "child.tar").write_bytes(packed(more=b"3", **{".wh.gone": b""}))
     place.go("import-layer", "-i", "aaa", "-f", str(tmp_path / "base.tar"), version=version)
     place.go("import-layer", "-i", "bbb", "-f", str(tmp_path / "child.tar"), "aaa", version=version)
     place.go("create-layer", "-i", "ccc", "bbb", version=version)
@@ -65,8 +55,8 @@ def test_ours_reads_and_mounts_layers_that_go_made(place: Place, version: str, t
 @pytest.mark.parametrize("version", STORAGE_VERSIONS)
 def test_go_mounts_layers_that_ours_made(place: Place, version: str) -> None:
     store = opened(place)
-    base = store.layers.create(diff=io.BytesIO(tar(file=b"1", gone=b"2")), id="aaa", names=["base"])
-    child = store.layers.create(base, diff=io.BytesIO(tar(more=b"3", **{".wh.gone": b""})), id="bbb")
+    base = store.layers.create(diff=io.BytesIO(packed(file=b"1", gone=b"2")), id="aaa", names=["base"])
+    child = store.layers.create(base, diff=io.BytesIO(packed(more=b"3", **{".wh.gone": b""})), id="bbb")
     store.layers.create(child, id="ccc")
     path = Path(place.go("mount", "ccc", version=version).stdout.strip())
     assert sorted(os.listdir(path)) == ["file", "more"]
@@ -87,8 +77,8 @@ def test_go_mounts_layers_that_ours_made(place: Place, version: str) -> None:
 
 def test_go_finds_nothing_wrong(place: Place) -> None:
     store = opened(place)
-    base = store.layers.create(diff=io.BytesIO(tar(file=b"1")), id="aaa")
-    store.layers.create(base, diff=io.BytesIO(tar(more=b"3")), id="bbb")
+    base = store.layers.create(diff=io.BytesIO(packed(file=b"1")), id="aaa")
+    store.layers.create(base, diff=io.BytesIO(packed(more=b"3")), id="bbb")
     answer = place.go("check")
     assert answer.stdout + answer.stderr == ""
 
@@ -118,7 +108,7 @@ def test_what_metacopy_left_out_is_zeros_for_go_and_the_files_for_ours(programs:
     """Without the option, with which a container of Go's was mounted."""
     with stores.scratch("driver") as folder:
         place, plain = (Place(folder, "overlay", options) for options in (["overlay.mountopt=metacopy=on"], []))
-        (folder / "base.tar").write_bytes(tar(file=b"1" * 5000))
+        (folder / "base.tar").write_bytes(packed(file=b"1" * 5000))
         place.go("import-layer", "-i", "aaa", "-f", str(folder / "base.tar"))
         place.go("create-layer", "-i", "bbb", "aaa")
         path = Path(place.go("mount", "bbb").stdout.strip())

@@ -156,7 +156,7 @@ def test_a_quota_counts_what_is_new(on_zfs: OnZfs) -> None:
 
 
 def _fill(top: Path) -> None:
-    assert MIB < zfs.full_after(top / "more") < 6 * MIB
+    assert MIB < stores.full_after(top / "more") < 6 * MIB
 
 
 def test_a_layer_that_does_not_fit_leaves_nothing(on_zfs: OnZfs) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from layerhold.linux import mounts
-from tests import zfs
+from tests import stores, zfs
 
 pytestmark = pytest.mark.root
 
@@ -146,7 +146,7 @@ def test_a_snapshot_has_what_there_was(place: zfs.Zfs) -> None:
     fd = mounts.detached("zfs", child, ())
     try:
         assert os.listdir(f"/proc/self/fd/{fd}/.") == ["before"]
-        assert 2 << 20 < zfs.full_after(Path(f"/proc/self/fd/{fd}/more")) < 7 << 20
+        assert 2 << 20 < stores.full_after(Path(f"/proc/self/fd/{fd}/more")) < 7 << 20
     finally:
         os.close(fd)
         os.close(parent)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -15,19 +14,10 @@ from layerhold import Store
 from layerhold.config import Config
 from layerhold.drivers import btrfs_subvolumes
 from layerhold.linux import btrfs
+from tests.stores import packed
 
 MIB = 1 << 20
 PATIENCE = 60  # seconds until the kernel is done with removed subvolumes
-
-
-def layer_tar(**files: bytes) -> io.BytesIO:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return io.BytesIO(stream.getvalue())
 
 
 def make_disk(place: Path) -> None:
@@ -67,7 +57,7 @@ def work(disk: Path) -> dict[str, object]:
     found: dict[str, object] = {"kernel": os.uname().release}
     config = Config.load(graphroot=disk / "graph", runroot=disk / "run", driver="btrfs")
     with Store.open(config.replace(options=("btrfs.size=8M",))) as store:
-        base = store.layers.create(diff=layer_tar(file=b"1"), writable=False)
+        base = store.layers.create(diff=io.BytesIO(packed(file=b"1")), writable=False)
         inner = Path(store.driver.path(base.id)) / "inner"
         btrfs_subvolumes.create(str(inner))
         (inner / "file").write_text("2")
@@ -79,7 +69,7 @@ def work(disk: Path) -> dict[str, object]:
         found["error"] = too_much(path / "big")
         (path / "big").unlink(missing_ok=True)
         before = number(path)
-        top.apply(layer_tar(more=b"3"))
+        top.apply(io.BytesIO(packed(more=b"3")))
         found["changed"] = (number(path) != before, sorted(os.listdir(path)))
         gone = {number(path), number(path / "inner"), number(inner.parent), number(inner)}
         found["counted"] = gone <= set(groups(disk))

@@ -6,14 +6,11 @@ AssertionError, which ends it.
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +25,9 @@ from layerhold.ids.mappings import IdMappings, IdRange
 from layerhold.linux import loop
 from layerhold.linux.devmapper import Mapper, Target
 from layerhold.tree.trash import Shredder
-from tests import disks, go_stores
+from tests import go_stores
+from tests.stores import full_after, packed
+from tests.vm.guest_store import GuestStore, use_kept
 
 MIB = 1 << 20
 BASE_SIZE = 320 * MIB  # xfs is not made smaller than 300 MiB
@@ -39,29 +38,13 @@ ONE, TWO, THREE = (digit * 64 for digit in "123")
 MAPS = IdMappings(uids=(IdRange(container=0, host=1000, size=10),), gids=(IdRange(container=0, host=2000, size=10),))
 
 
-class Place:
-    """A store on a file system in memory."""
+class Place(GuestStore):
+    """A store on a file system in memory. There is no udev for Go's program to wait for."""
 
     def __init__(self, name: str, go: str, options: Sequence[str] = XFS) -> None:
-        self.root = Path("/run", name, "root")
-        self.run = Path("/run", name, "run")
+        of_go = ("test=true", "dm.override_udev_sync_check=true")
+        super().__init__(Path("/run", name), "devicemapper", go, options, of_go)
         self.home = self.root / "devicemapper"
-        self.options = tuple(options)
-        self._go = go
-
-    def opened(self, *options: str) -> layerhold.Store:
-        config = layerhold.Config.load(graphroot=self.root, runroot=self.run, driver="devicemapper")
-        return layerhold.Store.open(config.replace(options=options or self.options))
-
-    def go(self, *words: str, stdin: bytes = b"") -> str:
-        """What Go's program prints; there is no udev for it to wait for."""
-        options = ("test=true", "dm.override_udev_sync_check=true", *self.options)
-        where = ["--graph", str(self.root), "--run", str(self.run), "--storage-driver", "devicemapper"]
-        where += [word for option in options for word in ("--storage-opt", option)]
-        done = subprocess.run([self._go, *where, *words], check=False, input=stdin, capture_output=True)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        said = done.stderr if words == ("status",) else done.stdout
-        return "\n".join(line for line in said.decode().splitlines() if not line.startswith("time="))
 
     def file(self, name: str) -> Any:
         """What a file of `metadata` holds."""
@@ -80,16 +63,6 @@ class Place:
             store.shutdown(force=True)
         assert not shown(), shown()
         shutil.rmtree(self.root)
-
-
-def packed(**files: bytes) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return content.getvalue()
 
 
 def shown() -> list[str]:
@@ -270,19 +243,6 @@ def size_of(path: Path) -> int:
     return info.f_blocks * info.f_frsize
 
 
-def full_after(path: Path) -> int:
-    """Write until there is no more room; how many bytes that were."""
-    written = 0
-    with path.open("wb") as file:
-        while True:
-            try:
-                written += os.write(file.fileno(), bytes(4 * MIB))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                return written
-
-
 # --- the store of Go's that is kept (tests/go_stores.py)
 
 KEPT = ("dm.loopdatasize=128M", "dm.loopmetadatasize=4M", "dm.fs=ext4", "dm.basesize=32M")
@@ -297,23 +257,11 @@ def keep(go: str) -> None:
 
 
 def kept(go: str) -> None:
-    """It is opened, checked, used, and converted; then Go's program goes on with it."""
+    """It is whole, and can be used, by both programs."""
     place = Place("store", go, KEPT)
     place.root.parent.mkdir()
     go_stores.unpack("devicemapper", place.root.parent)
-    with place.opened() as store:
-        go_stores.holds_all(store)
-        with store.mount("box") as top:
-            (top / "mine").write_text("new")
-        assert {change.path for change in store.containers["box"].layer.changes()} >= {b"/mine"}
-        store.shutdown()
-    with disks.disk("ext4") as disk:  # what is mounted on /run takes no `user.` attributes with this kernel
-        made = convert(place.root, "overlay", into=disk / "new")
-        with layerhold.Store.open(graphroot=made.graphroot, runroot="/run/other", driver="overlay") as store:
-            go_stores.holds_all(store)
-            store.shutdown()
-    assert (Path(place.go("mount", "box")) / "mine").read_text() == "new"
-    place.go("unmount", "box")
+    use_kept(place)
     place.remove()
 
 

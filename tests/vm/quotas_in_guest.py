@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from layerhold import StorageError, Store
 from layerhold.config import Config
 from layerhold.drivers.survey import survey
+from tests.stores import packed
 
 MIB = 1 << 20
 DISK = Path("/run/disks")
@@ -31,16 +31,6 @@ def make_disk(kind: str, name: str, *options: str) -> Path:
     subprocess.run([*words, str(image)], check=True, capture_output=True)
     subprocess.run(["mount", "-o", ",".join(("loop", *options)), str(image), str(place)], check=True)
     return place
-
-
-def layer_tar(**files: bytes) -> io.BytesIO:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return io.BytesIO(stream.getvalue())
 
 
 class Place:
@@ -138,7 +128,7 @@ def alone(disk: Path) -> dict[str, object]:
     place = Place(disk)
     found: dict[str, object] = {"survey": offered(disk)}
     with place.store("overlay.size=8M") as store:
-        base = store.layers.create(diff=layer_tar(file=b"1"), writable=False)
+        base = store.layers.create(diff=io.BytesIO(packed(file=b"1")), writable=False)
         top = store.layers.create(base)
         other = store.layers.create(base)
         found["numbers"] = [project(place.home / base.id), place.number(top.id), place.number(other.id)]
@@ -152,10 +142,10 @@ def alone(disk: Path) -> dict[str, object]:
         found["limit after a mount"] = place.limit(top.id)
         for name in ("full-1", "full-2"):
             (place.home / top.id / "diff" / name).unlink(missing_ok=True)
-        top.apply(layer_tar(applied=b"3"))
+        top.apply(io.BytesIO(packed(applied=b"3")))
         found["changed"] = [place.number(top.id), place.limit(top.id), (place.home / top.id / "diff/applied").exists()]
         try:
-            other.apply(layer_tar(big=os.urandom(9 * MIB)))
+            other.apply(io.BytesIO(packed(big=os.urandom(9 * MIB))))
         except OSError as error:
             found["too much"] = [errno.errorcode[error.errno or 0], os.listdir(place.home / other.id / "diff")]
         top.delete()
@@ -255,7 +245,7 @@ def in_a_project(disk: Path) -> dict[str, object]:
     for path in (place.home, place.home / "tempdirs"):
         subprocess.run(["chattr", "-p", "777", "+P", str(path)], check=True)
     with place.store("overlay.size=8M") as store:
-        base = store.layers.create(diff=layer_tar(file=b"1"), writable=False)
+        base = store.layers.create(diff=io.BytesIO(packed(file=b"1")), writable=False)
         top = store.layers.create(base)
         numbers = [project(path) for path in (place.home, place.home / base.id, place.home / top.id)]
         top.delete()

@@ -10,53 +10,29 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import layerhold
 from layerhold.convert import convert
 from layerhold.drivers.survey import survey
 from layerhold.linux import loop, mountinfo
-from tests import disks, go_stores, zfs
+from tests import go_stores, zfs
+from tests.stores import packed
+from tests.vm.guest_store import GuestStore, use_kept
 
 ONE, TWO, THREE, FOUR = (digit * 64 for digit in "1234")
 
 
-class Shared:
+class Shared(GuestStore):
     """A store that both programs use. Its options name the dataset, unless the graph root lies on it."""
 
     def __init__(self, folder: Path, top: str, go: str, *, named: bool) -> None:
-        self.folder, self.top = folder, top
-        self.root, self.run = folder / "root", folder / "run"
-        self.options = (f"zfs.fsname={top}",) if named else ()
-        self._go = go
-
-    def opened(self, driver: str | None = "zfs") -> layerhold.Store:
-        config = layerhold.Config.load(graphroot=self.root, runroot=self.run, driver=driver)
-        return layerhold.Store.open(config.replace(options=self.options))
-
-    def go(self, *words: str, stdin: bytes = b"") -> str:
-        """What Go's program prints."""
-        where = ["--graph", str(self.root), "--run", str(self.run), "--storage-driver", "zfs"]
-        where += [word for option in self.options for word in ("--storage-opt", option)]
-        done = subprocess.run([self._go, *where, *words], check=False, input=stdin, capture_output=True)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        said = done.stderr if words == ("status",) else done.stdout
-        return "\n".join(line for line in said.decode().splitlines() if not line.startswith("time="))
+        super().__init__(folder, "zfs", go, (f"zfs.fsname={top}",) if named else ())
+        self.top = top
 
     def datasets(self) -> list[str]:
         done = subprocess.run(["zfs", "list", "-H", "-d", "1", "-o", "name", self.top], check=True, capture_output=True)
         return sorted(name.rpartition("/")[2] for name in done.stdout.decode().split() if name != self.top)
-
-
-def packed(**files: bytes) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return content.getvalue()
 
 
 # -- a store of Go's, elsewhere than its datasets
@@ -163,7 +139,7 @@ def of_ours(go: str) -> None:
         with shared.opened() as store:
             store.layers.create(id=ONE, diff=io.BytesIO(packed(motd=b"hello\n")))
             store.layers.create(store.layers[ONE], id=TWO, diff=io.BytesIO(packed(more=b"data")))
-        with shared.opened(None) as store:
+        with shared.opened(driver=None) as store:
             assert store.driver.name == "zfs"
         assert shared.go("layers").split() == [ONE, TWO]
         assert shared.go("changes", TWO) == 'Add "/more"'
@@ -227,24 +203,11 @@ def keep(go: str) -> None:
 
 
 def kept(go: str) -> None:
-    """It is opened, checked, used, and converted; then Go's program goes on with it."""
+    """It is whole, and can be used, by both programs."""
     go_stores.unpack("zfs", KEPT.parent)
     with loop.attached(str(KEPT / "pool")) as device:
         _run("zpool", "import", "-d", device, _POOL)
-    shared = Shared(KEPT, f"{_POOL}/layers", go, named=True)
-    with shared.opened() as store:
-        go_stores.holds_all(store)
-        with store.mount("box") as top:
-            (top / "mine").write_text("new")
-        assert {change.path for change in store.containers["box"].layer.changes()} >= {b"/mine"}
-        store.shutdown()
-    with disks.disk("ext4") as disk:
-        made = convert(shared.root, "overlay", into=disk / "new", options=shared.options)
-        with layerhold.Store.open(graphroot=made.graphroot, runroot="/run/other", driver="overlay") as store:
-            go_stores.holds_all(store)
-            store.shutdown()
-    assert (Path(shared.go("mount", "box")) / "mine").read_text() == "new"
-    shared.go("unmount", "box")
+    use_kept(Shared(KEPT, f"{_POOL}/layers", go, named=True))
     print("kept holds")
 
 

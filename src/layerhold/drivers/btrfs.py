@@ -24,7 +24,7 @@ from layerhold.drivers.btrfs_quotas import Quotas
 from layerhold.drivers.homes import Homes
 from layerhold.drivers.options import parse
 from layerhold.drivers.sizes import parse_size
-from layerhold.drivers.whole_trees import WholeBuild, WholeTrees, begin
+from layerhold.drivers.whole_trees import WholeBuild, WholeTrees, furnish
 from layerhold.errors import BadConfig, DriverError, DriverPrerequisites
 from layerhold.linux import mountinfo
 from layerhold.linux.idmap import in_user_namespace
@@ -76,21 +76,15 @@ class BtrfsDriver(WholeTrees):
         self, id: str, parent: str | None, spec: LayerSpec, progress: Callback | None = None
     ) -> Iterator[Build]:
         """Make a snapshot of the parent aside, or an empty subvolume there."""
-        from layerhold import labels
-        from layerhold.drivers.ownership import change_owners
-
         final = os.path.join(self._homes.own, checked(id, self.reserved))
         limit = self._limit(spec)
         with self._aside.open() as temporary:
             place = temporary.place()
             if parent is None:
                 btrfs_subvolumes.create(place)
-                labels.share(place)
-                begin(place, spec.mappings)
             else:
                 self._copy(self._there(parent), place, progress)
-                if spec.remapped:
-                    change_owners(place, spec.parent_mappings, spec.mappings, progress=progress)
+            furnish(place, parent, spec, progress)
             if limit:
                 self._quotas.limit(place, limit)
             yield _Build(place, final, self._quotas, limit, copied=spec.remapped)

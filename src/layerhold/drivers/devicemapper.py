@@ -24,16 +24,16 @@ from layerhold.drivers.base import ERASE, Contents, Features
 from layerhold.drivers.devicemapper_base import Base
 from layerhold.drivers.devicemapper_devices import DeviceSet, aside_name, device_files
 from layerhold.drivers.devicemapper_metadata import BASE, RESERVED, Files, is_layer
-from layerhold.drivers.devicemapper_mounts import TREE, detached, dress, set_retries
+from layerhold.drivers.devicemapper_mounts import TREE
 from layerhold.drivers.devicemapper_options import parse_dm
 from layerhold.drivers.devicemapper_pool import Pool, bytes_of, refuse_without, synced_by_udev
+from layerhold.drivers.devicemapper_shown import Shown, ShownBuild
 from layerhold.drivers.sizes import parse_size, shown_size
-from layerhold.drivers.whole_trees import begin
+from layerhold.drivers.whole_trees import furnish
 from layerhold.errors import BadConfig, DamagedFile, DriverError, DriverNotSupported, InvalidID, LayerWithoutFiles
 from layerhold.linux.devmapper import Mapper
 from layerhold.linux.idmap import in_user_namespace
-from layerhold.tree.durable import settle_names
-from layerhold.tree.files import make_dirs, move, remove_tree
+from layerhold.tree.files import make_dirs, remove_tree
 from layerhold.tree.trash import Aside, Shredder
 
 TYPE_CHECKING = False
@@ -95,16 +95,7 @@ class DevicemapperDriver:
         self._checked(id)
         source = BASE if parent is None else parent
         with self._built(id, source, self._size(spec, self._there(source))) as build:
-            place = build.contents.path
-            if parent is None:
-                from layerhold import labels
-
-                labels.share(place)
-                begin(place, spec.mappings)
-            elif spec.remapped:
-                from layerhold.drivers.ownership import change_owners
-
-                change_owners(place, spec.parent_mappings, spec.mappings, progress=progress)
+            furnish(build.contents.path, parent, spec, progress)
             yield build
 
     def duplicating(
@@ -118,17 +109,17 @@ class DevicemapperDriver:
         return self._built(id, id, self._there(id).size)
 
     @contextmanager
-    def _built(self, id: str, source: str, size: int) -> Iterator[_Build]:
+    def _built(self, id: str, source: str, size: int) -> Iterator[ShownBuild]:
         with self._aside.open() as temporary:
             path = temporary.place()
             with self._devices.locked():
                 origin = self._there(source)
                 device = self._devices.snapshot(source, origin, path, size)
-            shown = _Shown(self, aside_name(device.id), device, id)
+            shown = self._shown(aside_name(device.id), device, id)
             try:
                 if size > origin.size:
                     shown.grow(size)
-                yield _Build(shown, path, self.path(id))
+                yield ShownBuild(shown, path, self.path(id))
             finally:
                 shown.close()
 
@@ -154,7 +145,7 @@ class DevicemapperDriver:
         mappings: IdMappings | None = None,  # noqa: ARG002 - the files have the right owners
     ) -> Iterator[Contents]:
         """Mount the layer nowhere, and give its tree."""
-        shown = _Shown(self, id, self._there(id), id, read_only=True)
+        shown = self._shown(id, self._there(id), id, read_only=True)
         try:
             yield Contents(path=shown.tree, deletions=ERASE)
         finally:
@@ -179,7 +170,7 @@ class DevicemapperDriver:
             return os.path.join(point, TREE)
         label = labels.mount_option(options.label)
         words = (*(options.options or self._options.mount_options), *((label,) if label else ()))
-        shown = _Shown(self, id, device, id, options=words, read_only=options.read_only)
+        shown = self._shown(id, device, id, options=words, read_only=options.read_only)
         try:
             make_dirs(self._mnt, 0o755)
             make_dirs(point, 0o755)
@@ -343,6 +334,15 @@ class DevicemapperDriver:
 
     # --- helpers
 
+    def _shown(
+        self, name: str, device: ThinDevice, id: str, *, options: Sequence[str] | None = None, read_only: bool = False
+    ) -> Shown:
+        words = self._options.mount_options if options is None else options
+        retries = self._options.xfs_retries
+        return Shown(
+            self._pool, self._devices, name, device, id=id, options=words, retries=retries, read_only=read_only
+        )
+
     def _checked(self, id: str) -> str:
         if not is_layer(id):
             raise InvalidID(f"{id!r} is no ID that a layer can have")
@@ -361,101 +361,6 @@ class DevicemapperDriver:
         if device is None or device.deleted:
             raise LayerWithoutFiles(name, f"devmapper: Unknown device {name}")
         return device
-
-
-class _Shown:
-    """A device that the kernel shows and has mounted nowhere: `fd` is its top, `tree` the files of the layer."""
-
-    def __init__(
-        self,
-        driver: DevicemapperDriver,
-        name: str,
-        device: ThinDevice,
-        id: str,
-        *,
-        options: Sequence[str] | None = None,
-        read_only: bool = False,
-    ) -> None:
-        self._pool, self._devices = driver._pool, driver._devices
-        self._name = name
-        words = driver._options.mount_options if options is None else options
-        with self._devices.locked():
-            node = self._pool.activate(name, device.id, device.size)
-            try:
-                self.fd, self._kind = self._mounted(node, words, id, read_only=read_only)
-                try:
-                    if self._kind == "xfs" and driver._options.xfs_retries:
-                        set_retries(node, driver._options.xfs_retries)
-                except BaseException:
-                    os.close(self.fd)
-                    raise
-            except BaseException:
-                self._pool.deactivate(name)
-                raise
-        self.tree = f"/proc/self/fd/{self.fd}/{TREE}"
-
-    @staticmethod
-    def _mounted(node: str, words: Sequence[str], id: str, *, read_only: bool) -> tuple[int, str]:
-        fd, kind = detached(node, words)
-        try:
-            dress(fd, id)
-            if read_only:
-                again, kind = detached(node, words, read_only=True)
-                os.dup2(again, fd, inheritable=False)
-                os.close(again)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd, kind
-
-    def grow(self, size: int) -> None:
-        """Let the file system have all of its device."""
-        from layerhold.linux import block
-
-        block.grow(f"/proc/self/fd/{self.fd}/.", self._kind, size)
-
-    def sync(self) -> None:
-        """Write everything to the disk."""
-        from layerhold.linux.files import syncfs
-
-        top = os.open(f"/proc/self/fd/{self.fd}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syncfs(top)
-        finally:
-            os.close(top)
-
-    def close(self, *, at_once: bool = False) -> None:
-        """Unmount it, and let the device go; again is no error."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            with self._devices.locked():
-                self._pool.deactivate(self._name, at_once=at_once)
-
-
-class _Build:
-    """A layer's device in the making; its file is at `path`."""
-
-    def __init__(self, shown: _Shown, path: str, final: str) -> None:
-        self.contents = Contents(path=shown.tree, deletions=ERASE)
-        self._shown = shown
-        self._path = path
-        self._final = final
-
-    def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - a mere snapshot costs nothing to sync
-        """Make the files durable; the device itself is since it was made."""
-        self._shown.sync()
-
-    def publish(self) -> None:
-        """Unmount the device, and move its file into its place; what is there is deleted with what is aside."""
-        self._shown.close(at_once=True)
-        if os.path.lexists(self._final):
-            from layerhold.linux.files import RENAME_EXCHANGE, renameat2
-
-            renameat2(self._path, self._final, RENAME_EXCHANGE)
-        else:
-            move(self._path, self._final)
-        settle_names(os.path.dirname(self._final))
 
 
 def _free(size: int, file: str) -> int:

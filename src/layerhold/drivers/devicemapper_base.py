@@ -79,7 +79,9 @@ class Base:
         node = self._pool.activate(BASE, device.id, device.size)
         try:
             words = [program, *_MKFS[kind], *self._options.mkfs_words, node]
-            done = subprocess.run(words, check=False, capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                words, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
             found = block.probe(node)
             if done.returncode or found is None:
                 raise DriverError(f"devmapper: mkfs.{kind} failed: {done.stderr.strip()}")
@@ -111,12 +113,20 @@ class Base:
             raise DriverError(f"devmapper: Base device size cannot be smaller than {shown_size(base.size)}")
         if wanted == base.size:
             return
+        # First: a file system that is larger than its device could not be mounted any more.
         self._files.write_device(self._files.path(BASE), base.replace(size=wanted))
-        node = self._pool.activate(BASE, base.id, wanted)
+        try:
+            self._grow_file_system(base.id, wanted)
+        except BaseException:
+            self._files.write_device(self._files.path(BASE), base)  # so that the next start tries again
+            raise
+
+    def _grow_file_system(self, device: int, size: int) -> None:
+        node = self._pool.activate(BASE, device, size)
         try:
             fd, kind = detached(node, ())
             try:
-                block.grow(f"/proc/self/fd/{fd}/.", kind, wanted)
+                block.grow(f"/proc/self/fd/{fd}/.", kind, size)
             finally:
                 os.close(fd)
         finally:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import NoReturn
 
-    from layerhold.drivers.base import MountOptions
+    from layerhold.drivers.base import LayerSpec, MountOptions
     from layerhold.ids.mappings import IdMappings
+    from layerhold.progress import Callback
 
 # As Go since 1.24: root may write all the same. An ordinary user needs the right to, or a container could add nothing.
 _BASE_MODE, _BASE_MODE_OF_USER = 0o555, 0o755
@@ -121,6 +122,19 @@ class TreesToRead(WholeTrees):
 
     def shutdown(self) -> None:
         """Do nothing: nothing was set up."""
+
+
+def furnish(place: str, parent: str | None, spec: LayerSpec, progress: Callback | None) -> None:
+    """Give the tree of a new layer its label, mode and owners: an empty one, or a copy of its parent's."""
+    if parent is None:
+        from layerhold import labels
+
+        labels.share(place)
+        begin(place, spec.mappings)
+    elif spec.remapped:
+        from layerhold.drivers.ownership import change_owners
+
+        change_owners(place, spec.parent_mappings, spec.mappings, progress=progress)
 
 
 def begin(place: str, mappings: IdMappings | None) -> None:

@@ -19,7 +19,7 @@ from layerhold.blocks import contextmanager
 from layerhold.drivers import home_mount
 from layerhold.drivers.base import Features
 from layerhold.drivers.sizes import parse_size
-from layerhold.drivers.whole_trees import begin
+from layerhold.drivers.whole_trees import furnish
 from layerhold.drivers.zfs_aside import DatasetBuild, DatasetsAside
 from layerhold.drivers.zfs_datasets import CommandFailed
 from layerhold.drivers.zfs_reading import ZfsLayers
@@ -58,16 +58,7 @@ class ZfsDriver(ZfsLayers):
     ) -> Iterator[Build]:
         """Make a clone of the parent aside, or an empty dataset."""
         with self._built(self._named(id), parent, _quota(spec)) as build:
-            place = build.contents.path
-            if parent is None:
-                from layerhold import labels
-
-                labels.share(place)
-                begin(place, spec.mappings)
-            elif spec.remapped:
-                from layerhold.drivers.ownership import change_owners
-
-                change_owners(place, spec.parent_mappings, spec.mappings, progress=progress)
+            furnish(build.contents.path, parent, spec, progress)
             yield build
 
     def duplicating(

@@ -20,6 +20,7 @@ from layerhold.drivers import zfs_mounts
 from layerhold.drivers.base import ERASE, Contents
 from layerhold.drivers.zfs_datasets import ASIDE, CommandFailed
 from layerhold.errors import DriverError
+from layerhold.tree.durable import sync_tree
 from layerhold.tree.files import read_bytes, remove_tree, write_atomic
 from layerhold.tree.trash import Aside, TempDir
 
@@ -127,7 +128,7 @@ class DatasetBuild:
 
     def sync(self, *, filled: bool = True) -> None:  # noqa: ARG002 - a mere clone costs nothing to sync
         """Make the files durable; the dataset itself is since it was made."""
-        zfs_mounts.sync(self._fd)
+        sync_tree(self.contents.path)
 
     def publish(self) -> None:
         """Unmount the dataset, and give it the layer's name."""

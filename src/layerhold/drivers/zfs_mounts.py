@@ -7,7 +7,6 @@ file system that can be written to. Only where somebody has mounted it for readi
 from __future__ import annotations
 
 import errno
-import os
 
 from layerhold.errors import DriverError, LayerWithoutFiles
 
@@ -41,14 +40,3 @@ def detached(dataset: str, options: Sequence[str], *, read_only: bool) -> int:
 def tree(fd: int) -> str:
     """Give the path of what a descriptor has mounted."""
     return f"/proc/self/fd/{fd}/."
-
-
-def sync(fd: int) -> None:
-    """Write everything in it to the disk."""
-    from layerhold.linux.files import syncfs
-
-    top = os.open(tree(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syncfs(top)
-    finally:
-        os.close(top)

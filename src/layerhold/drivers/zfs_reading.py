@@ -9,7 +9,7 @@ import os
 
 from layerhold.blocks import contextmanager
 from layerhold.drivers import zfs_datasets, zfs_mounts
-from layerhold.drivers.base import ERASE, Contents, Features, is_safe
+from layerhold.drivers.base import ERASE, Contents, Features, checked, is_safe
 from layerhold.drivers.options import parse
 from layerhold.drivers.zfs_datasets import CommandFailed, Datasets
 from layerhold.errors import DriverPrerequisites, DriverReadOnly, InvalidID, LayerWithoutFiles
@@ -54,9 +54,7 @@ class ZfsLayers:
 
     def path(self, id: str) -> str:
         """Say where the layer is mounted, or would be. Raises InvalidID for what cannot be a layer's name."""
-        if not is_safe(id, self.reserved):
-            raise InvalidID(f"{id!r} is no ID that a layer can have")
-        return os.path.join(self._graph, id)
+        return os.path.join(self._graph, checked(id, self.reserved))
 
     @contextmanager
     def contents(
@@ -114,7 +112,7 @@ class ZfsLayers:
         return zfs_mounts.shown(self._datasets.full(self._named(id)), words, read_only=read_only)
 
     def _named(self, id: str) -> str:
-        self.path(id)
+        checked(id, self.reserved)
         if not self._datasets.can_be(id):
             raise InvalidID(f"{id!r} is no name that zfs has for a dataset below {self._datasets.top}")
         return id

@@ -6,17 +6,16 @@ import errno
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
-from layerhold.drivers import devicemapper, devicemapper_devices
+from layerhold.drivers import devicemapper_base, devicemapper_devices, devicemapper_shown
 from layerhold.drivers.devicemapper_devices import DeviceSet
 from layerhold.drivers.devicemapper_metadata import BASE, Files, SetRecord, ThinDevice, Transaction
 from layerhold.drivers.devicemapper_options import DmOptions
 from layerhold.drivers.devicemapper_pool import Pool
 from layerhold.errors import DriverError
+from layerhold.linux import block
 from tests import stores
 from tests.unit.drivers.pools import POOL, FakeMapper, Stopped
 
@@ -148,7 +147,7 @@ def test_a_device_of_somebody_else_is_never_undone(home: Home, monkeypatch: pyte
 
 @pytest.mark.parametrize("step", ["mount", "retries"])
 def test_a_device_that_cannot_be_shown_is_let_go(home: Home, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def mounted(*_words: object, **_more: object) -> tuple[int, str]:
+    def detached(*_words: object, **_more: object) -> tuple[int, str]:
         if step == "mount":
             raise DriverError("broken")
         return os.open("/", os.O_RDONLY), "xfs"
@@ -156,14 +155,39 @@ def test_a_device_that_cannot_be_shown_is_let_go(home: Home, monkeypatch: pytest
     def set_retries(*_words: object) -> None:
         raise OSError(errno.ENOENT, "broken")
 
-    monkeypatch.setattr(devicemapper._Shown, "_mounted", staticmethod(mounted))
-    monkeypatch.setattr(devicemapper, "set_retries", set_retries)
-    driver = SimpleNamespace(_pool=home.pool, _devices=home.set, _options=DmOptions(pool=POOL, xfs_retries="0"))
+    monkeypatch.setattr(devicemapper_shown, "detached", detached)
+    monkeypatch.setattr(devicemapper_shown, "dress", lambda *_words: True)
+    monkeypatch.setattr(devicemapper_shown, "set_retries", set_retries)
     before = stores.descriptors()
     with pytest.raises((DriverError, OSError), match="broken"):
-        devicemapper._Shown(cast("devicemapper.DevicemapperDriver", driver), BASE, home.base, "layer")
+        devicemapper_shown.Shown(home.pool, home.set, BASE, home.base, id="layer", options=(), retries="0")
     assert stores.descriptors() == before
     assert not home.pool.is_active(BASE)
+
+
+def test_a_base_that_could_not_grow_is_tried_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.files.write_device(home.files.path(BASE), home.base.replace(initialized=True))
+    grown: list[int] = []
+
+    def grow(_path: str, _kind: str, size: int) -> None:
+        if size in grown:
+            return
+        grown.append(size)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(devicemapper_base, "detached", lambda *_words: (os.open("/", os.O_RDONLY), "ext4"))
+    monkeypatch.setattr(block, "grow", grow)
+    options = DmOptions(pool=POOL, base_size=2 * SIZE)
+    base = devicemapper_base.Base(home.pool, home.set, home.files, options)
+    with pytest.raises(OSError, match="broken"):
+        base.prepare(verify=False)
+    found = home.files.device(BASE)
+    assert found is not None
+    assert found.size == SIZE
+    base.prepare(verify=False)
+    found = home.files.device(BASE)
+    assert found is not None
+    assert found.size == 2 * SIZE
 
 
 def test_go_rolls_back_what_is_ours_by_the_same_names(home: Home) -> None:
