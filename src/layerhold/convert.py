@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from layerhold.tree.trash import TempDir
 
 _SUFFIX = ".converting"
+_OF_OLD = ("zfs.", "dm.")  # options of drivers from which stores are converted, and not to
 _TO = ("overlay", "btrfs", "vfs")  # those whose layers lie in the graph root, and so come into their place with it
 _ELSEWHERE = "images may have a root of their own, which is to be named, too (--image-store)"
 
@@ -78,7 +79,7 @@ def convert(
 
     `into` is not there yet, or empty; it is `<graphroot>-<to>` if it is not named. `driver` is that of the old store,
     if it has layers of several, `imagestore` the root of its images, if they have one of their own; in the new one they
-    have not. `options` are for the new one; those of zfs, such as `zfs.fsname`, are for an old one of zfs.
+    have not. `options` are for the new one; those that begin with `zfs.` or `dm.` (`zfs.fsname`) are for the old.
 
     With `dry_run` only say what there is to be converted. `progress` is told how much of the layers is copied
     (`converting`); what it raises ends the conversion, and nothing of it stays. Raises StoreUnknown, DriverError,
@@ -134,14 +135,16 @@ def _convert(layout: Layout, views: Views, found: Conversion, options: Sequence[
             scratch = choose.Place(
                 graphroot=aside.place("reading"), runroot=aside.place("reading"), imagestore=layout.imagestore
             )
-            driver = choose.open_to_read(found.old_driver, layout.graphroot, scratch, options)
+            of_old = [option for option in options if option.lower().startswith(_OF_OLD)]
+            driver = choose.open_to_read(found.old_driver, layout.graphroot, scratch, of_old)
             source = Source(
                 driver=driver,
                 layers=views.layers,
                 directory=layout.graph("layers"),
                 containers={container.layer: container for container in views.containers},
             )
-            store = _open_new(found, root, aside.place("run"), options)
+            of_new = [option for option in options if option not in of_old]
+            store = _open_new(found, root, aside.place("run"), of_new)
             stack.callback(store.shutdown)
             edit = stack.enter_context(store.writing())
             editors = stack.enter_context(edit._tables.writing())

@@ -15,7 +15,7 @@ from hashlib import sha256
 from layerhold.blocks import ExitStack
 from layerhold.digests import crc64
 from layerhold.progress import counted, metering
-from layerhold.tree.walk import directories
+from layerhold.tree.walk import LONGEST_PATH, directories
 from layerhold.values import Value
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 METHODS = ("crc", "size", "sha256")
 
 _BLOCK = 1 << 20
-_LONGEST_PATH = 4096
 _TRIED = 64  # files of one size and hash that another one is compared with
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 # Of one file: too small, immutable, a program that runs, somewhere else, gone meanwhile.
@@ -161,7 +160,7 @@ def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
         above = f"{top}/{directory.path}"
         for name, info in directory.entries:
             path = above + name
-            if stat.S_ISREG(info.st_mode) and len(os.fsencode(path)) < _LONGEST_PATH:
+            if stat.S_ISREG(info.st_mode) and len(os.fsencode(path)) <= LONGEST_PATH:
                 yield path, info
 
 

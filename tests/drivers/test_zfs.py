@@ -251,6 +251,25 @@ def test_a_layer_that_somebody_has_cloned_is_destroyed_later(on_zfs: OnZfs) -> N
     assert place.names() == []
 
 
+def test_a_copy_with_the_snapshot_that_somebody_has_cloned(on_zfs: OnZfs) -> None:
+    """Both have one of that name, so the copy cannot take the other over; the store can be opened all the same."""
+    bench, place = on_zfs
+    bench.new("base", tree={"file": b"1"})
+    pool = place.top.partition("/")[0]
+    with bench.driver.duplicating("copy", "base", LayerSpec()) as build:
+        build.publish()
+    for name in ("base", "copy"):
+        assert place.run("zfs", "snapshot", f"{place.top}/{name}@daily").returncode == 0
+    assert place.run("zfs", "clone", f"{place.top}/base@daily", f"{pool}/mine").returncode == 0
+    bench.remove("base")
+    assert len(place.names()) == 2
+    bench.driver.sweep()
+    assert bench.tree("copy") == {"file": b"1"}
+    assert place.run("zfs", "destroy", f"{pool}/mine").returncode == 0
+    bench.driver.sweep()
+    assert place.names() == ["copy"]
+
+
 def test_a_dataset_that_has_gone(on_zfs: OnZfs) -> None:
     """The layer cannot be used, that is said; it can be deleted, and made anew."""
     bench, place = on_zfs

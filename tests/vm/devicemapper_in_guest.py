@@ -280,6 +280,12 @@ def cut_short(go: str) -> None:
             clear_up()
             place.opened()
             assert (place.aside(), place.devices()) == ([], before)
+    broken = place.home / "tempdirs/temp-dir-1"
+    broken.mkdir()
+    (broken / "0-layer").write_text("{")  # as a loss of power may leave the file of a device
+    (place.home / "tempdirs/lock-1").touch()
+    place.opened()
+    assert (place.aside(), place.devices()) == ([], before)
     crash_while_deleting(place)
     assert place.go("layers") == ""
     place.opened()
@@ -320,8 +326,9 @@ def die_in(work: Callable[[], None]) -> None:
 
 def busy(place: Place) -> None:
     """A layer that somebody reads is deleted all the same, and its device when it is read no more."""
+    put_off_all = "dm.use_deferred_deletion=false"  # a layer whose record has gone is put off all the same
     for clear_up in (place.opened, lambda: place.go("layers")):
-        with place.opened() as store:
+        with place.opened(*place.options, put_off_all) as store:
             store.layers.create(id=ONE, diff=io.BytesIO(packed(one=b"1")))
             with store.driver.contents(ONE, against=None) as contents:
                 held = os.open(contents.path, os.O_RDONLY)
@@ -354,6 +361,9 @@ def given_pool(go: str) -> None:
         assert [change.path for change in store.layers[TWO].changes()] == [b"/two"]
     assert place.go("changes", TWO) == 'Add "/two"'
     assert "already has used data blocks" in refusal(DriverError, Place("other", go, place.options).opened)
+    made = convert(place.root, "vfs", into="/run/of-given-pool", options=place.options)
+    with layerhold.Store.open(graphroot=made.graphroot, runroot="/run/other", driver="vfs") as store:
+        assert [change.path for change in store.layers[TWO].changes()] == [b"/two"]
     missing = Place("missing", go, ("dm.thinpooldev=nothing",))
     assert "the thin pool nothing is not there" in refusal(DriverError, missing.opened)
 

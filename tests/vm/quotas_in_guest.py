@@ -15,6 +15,7 @@ from pathlib import Path
 from layerhold import StorageError, Store
 from layerhold.config import Config
 from layerhold.drivers.survey import survey
+from layerhold.linux import project_quota
 from tests.stores import packed
 
 MIB = 1 << 20
@@ -149,6 +150,9 @@ def alone(disk: Path) -> dict[str, object]:
         except OSError as error:
             found["too much"] = [errno.errorcode[error.errno or 0], os.listdir(place.home / other.id / "diff")]
         top.delete()
+        first = project(place.home / other.id) - place.number(other.id)
+        device = project_quota.Device(str(place.home), str(place.home / "backingFsBlockDev"))
+        found["still limited"] = [number for number in range(1, 10) if device.quota(first + number).size]
         found["node"] = (place.home / "backingFsBlockDev").is_block_device()
         found["gone"] = [(place.home / top.id).exists(), place.left_over()]
     with place.store() as store:

@@ -57,6 +57,7 @@ def test_limits_on(tmp_path: Path, suite: str, version: str) -> None:
             "too much": [full, []],
             "node": not newest,
             "gone": [False, []],
+            "still limited": [2],
             "limit of who comes next": [3, 0],
             "container": [4, 9],
             "files": [full, True],

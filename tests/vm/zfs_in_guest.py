@@ -131,7 +131,8 @@ def of_ours(go: str) -> None:
         folder.mkdir()
         subprocess.run(["mount", "-i", "-t", "zfs", place.top, str(folder)], check=True)
         shared = Shared(folder, place.top, go, named=False)
-        assert mountinfo.source_of(str(folder / "root"), "zfs") == place.top
+        mount = mountinfo.mount_of(str(folder / "root"))
+        assert (mount.kind, mount.source) == ("zfs", place.top)
         answers = {answer.driver: answer for answer in survey(str(shared.root))}
         assert answers["zfs"].usable, answers["zfs"]
         assert answers["zfs"].quota

@@ -24,9 +24,7 @@ def create_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
 
 def import_layer(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Make a layer from a tar stream."""
-    from layerhold.linux import memory
-
-    memory.keep_freed_blocks()
+    output.expect_much()
     with output.reading(given.get("file")) as stream:
         return _create_layer(store, arguments, given, stream)
 

@@ -42,9 +42,7 @@ def _told(change: Change) -> bytes:
 
 def diff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Write a layer as a tar stream."""
-    from layerhold.linux import memory
-
-    memory.keep_freed_blocks()
+    output.expect_much()
     elsewhere = bool(given.get("file")) or not sys.stdout.isatty()
     with (
         output.writing(given.get("file")) as out,
@@ -67,9 +65,7 @@ def diffsize(store: Store, arguments: Sequence[str], _given: Given) -> int:
 
 def applydiff(store: Store, arguments: Sequence[str], given: Given) -> int:
     """Unpack a tar stream over a layer."""
-    from layerhold.linux import memory
-
-    memory.keep_freed_blocks()
+    output.expect_much()
     with output.reading(given.get("file")) as stream:
         layer = store.layers[arguments[0]]
         if layer.read_only:

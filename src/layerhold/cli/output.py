@@ -95,6 +95,13 @@ def described(error: BaseException) -> str:
     return f"{where}: {reason}" if where else reason
 
 
+def expect_much() -> None:
+    """Have this process keep memory for the next block: it is about to read or write a whole layer."""
+    from layerhold.linux import memory
+
+    memory.keep_freed_blocks()
+
+
 @contextmanager
 def reading(path: str) -> Iterator[BinaryIO]:
     """Open the file to read from; "" is standard input."""

@@ -20,7 +20,7 @@ import os
 from layerhold.drivers.btrfs_subvolumes import opened
 from layerhold.drivers.sizes import shown_size
 from layerhold.errors import DriverError
-from layerhold.tree.files import FULL, make_dirs, read_bytes, write_atomic
+from layerhold.tree.files import FULL, make_dirs, read_bytes, unlink_if_there, write_atomic
 
 _GONE = ".gone-"
 _FEW_RIGHTS = (errno.EPERM, errno.EACCES)
@@ -84,7 +84,7 @@ class Quotas:
             write_atomic(written, b"%d" % size, mode=0o644, sync=False)
             os.rename(written, self.file(id))
         else:
-            _unlink(self.file(id))
+            unlink_if_there(self.file(id))
 
     def note_gone(self, fd: int, number: int) -> None:
         """Note that a subvolume is about to be removed, so that its quota group will be; `fd` is on the file system."""
@@ -131,11 +131,4 @@ class Quotas:
                 return  # another time, or by somebody else
             if error.errno not in (errno.ENOENT, errno.ENOTCONN, errno.EINVAL):  # it went by itself; quotas are off
                 raise
-        _unlink(os.path.join(self.directory, name))
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        unlink_if_there(os.path.join(self.directory, name))

@@ -35,16 +35,14 @@ if TYPE_CHECKING:
 
 
 ORDER = ("overlay", "btrfs", "zfs", "vfs")
-# Stores of these drivers are known, too, though nothing here can make one.
+# Stores of these drivers are known, too, but none is made if the driver is not named.
 _OTHERS = ("devicemapper", "aufs")
 _ONLY_TO_READ = "no kernel has aufs any more; a store of it can be read, and converted by `layerhold convert`"
 # The directories of the homes in which layers are, where that is not the home itself.
 _LAYERS = {"aufs": "diff", "btrfs": "subvolumes", "devicemapper": "metadata", "vfs": "dir"}
 # What is in a home that has no layer yet.
-_FITTINGS = frozenset({
-    "l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program",
-    "base", "deviceset-metadata", "transaction-metadata",
-})  # fmt: skip
+_FITTINGS = frozenset({"l", "staging", "tempdirs", "backingFsBlockDev", ".has-mount-program"})
+_FITTINGS_OF_DEVICEMAPPER = frozenset({"base", "deviceset-metadata", "transaction-metadata"})
 
 
 class Place(Value):
@@ -135,8 +133,8 @@ def _open_with_one_home(name: str, place: Place, options: Sequence[str]) -> Driv
 def open_to_read(name: str, graphroot: str, place: Place, options: Sequence[str] = ()) -> Driver:
     """Open the driver `name` for a store of which nothing is changed; what it has to make it makes in `place`.
 
-    Layers may also lie in the image store that `place` names. Of the options it takes those that begin with its name:
-    where datasets of zfs are is in none of the store's files. Raises DriverError, OSError.
+    Layers may also lie in the image store that `place` names. The options are zfs's and devicemapper's: where their
+    datasets and pools are is in none of the store's files. Raises DriverError, OSError.
     """
     homes = [os.path.join(root, name) for root in (graphroot, place.imagestore) if root]
     if name in ("btrfs", "vfs"):
@@ -146,13 +144,13 @@ def open_to_read(name: str, graphroot: str, place: Place, options: Sequence[str]
     if name == "zfs":
         from layerhold.drivers.zfs_reading import ZfsToRead
 
-        return ZfsToRead(homes[0], [option for option in options if option.lower().startswith("zfs.")])
+        return ZfsToRead(homes[0], options)
     if name in ("overlay", "overlay2"):
         from layerhold.drivers.overlay import OverlayDriver
 
         own = os.path.join(place.graphroot, "overlay"), os.path.join(place.runroot, "overlay")
         return OverlayDriver(*own, ("overlay.skip_mount_home=true",), additional=homes, idmapped=place.idmapped)
-    return _open(name, place.replace(graphroot=graphroot), ())
+    return _open(name, place.replace(graphroot=graphroot), options)
 
 
 def _elsewhere(home: str, place: Place) -> Elsewhere:
@@ -196,7 +194,8 @@ def has_layers(graphroot: str, name: str) -> bool:
     if name == "zfs":  # the layers are no files, and in use is what has records
         return any(_is_filled(f"{graphroot}/zfs-layers/{file}") for file in ("layers.json", "volatile-layers.json"))
     home = os.path.join(graphroot, name, _LAYERS.get(name, ""))
-    return any(entry not in _FITTINGS for entry in _names(home))
+    fittings = _FITTINGS_OF_DEVICEMAPPER if name == "devicemapper" else _FITTINGS
+    return any(entry not in fittings for entry in _names(home))
 
 
 def _is_filled(records: str) -> bool:

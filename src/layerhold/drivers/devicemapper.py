@@ -17,6 +17,7 @@ when nothing has it open any more, whoever that is.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from layerhold.blocks import contextmanager
 from layerhold.drivers import home_mount
@@ -30,7 +31,7 @@ from layerhold.drivers.devicemapper_pool import Pool, bytes_of, refuse_without, 
 from layerhold.drivers.devicemapper_shown import Shown, ShownBuild
 from layerhold.drivers.sizes import parse_size, shown_size
 from layerhold.drivers.whole_trees import furnish
-from layerhold.errors import BadConfig, DamagedFile, DriverError, DriverNotSupported, InvalidID, LayerWithoutFiles
+from layerhold.errors import BadConfig, DamagedFile, DriverNotSupported, InvalidID, LayerWithoutFiles
 from layerhold.linux.devmapper import Mapper
 from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs, remove_tree
@@ -201,11 +202,9 @@ class DevicemapperDriver:
 
     # --- removing
 
-    @contextmanager
-    def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
+    def trash(self, meter: Meter | None = None) -> AbstractContextManager[Bin]:
         """Open a directory aside for the files of devices that are to be deleted."""
-        with self._aside.open(meter) as temporary:
-            yield temporary
+        return self._aside.open(meter)
 
     def remove(self, id: str, trash: Bin) -> None:
         """Move the file of the layer's device into the trash."""
@@ -218,39 +217,15 @@ class DevicemapperDriver:
 
     def _remove_aside(self, directory: str, meter: Meter | None = None) -> None:
         for path in device_files(directory):
-            self._delete(path, os.path.basename(path).partition("-")[2])
+            with suppress(DamagedFile):  # it says nothing of a device any more
+                self._delete(path, os.path.basename(path).partition("-")[2])
         remove_tree(directory, meter)
 
     def _delete(self, path: str, name: str) -> None:
-        """Delete a device by its file, whether it is shown by its layer's name or as one aside."""
-        device = self._files.device_at(path)
-        if device is None:
-            return
+        """Delete a device by its file; one in use is put off: its layer's record has gone already."""
         with self._devices.locked():
-            self._pool.deactivate(aside_name(device.id))
-            self._pool.deactivate(name)
-            if self._pool.discards and not (self._pool.is_active(name) or self._pool.is_active(aside_name(device.id))):
-                self._discard(device)
-            if not self._devices.delete(path):
-                if not self._options.deferred_deletion:
-                    raise DriverError(f"devmapper: the device of layer {name} is in use")
+            if not self._devices.delete(path, name):
                 self._devices.put_off(path)
-
-    def _discard(self, device: ThinDevice) -> None:
-        """Have the blocks of a device given back to what the pool consists of, which deleting it does not do."""
-        from layerhold.linux import block
-
-        name = aside_name(device.id)
-        try:
-            node = self._pool.activate(name, device.id, device.size)
-        except OSError:  # there is no such device in the pool
-            return
-        try:
-            block.discard(node)
-        except OSError:  # it cannot be done there; the pool keeps the blocks for itself
-            return
-        finally:
-            self._pool.deactivate(name, at_once=True)
 
     # --- what there is
 
@@ -313,13 +288,8 @@ class DevicemapperDriver:
         self._aside.sweep()
         for name in self._files.names():
             if name != BASE and not self._is_kept(name):
-                self._delete_again(name)
-
-    def _delete_again(self, name: str) -> None:
-        path = self._files.path(name)
-        with self._devices.locked():
-            self._pool.deactivate(name)
-            self._devices.delete(path)
+                with self._devices.locked():
+                    self._devices.delete(self._files.path(name), name)
 
     def shutdown(self) -> None:
         """Unmount all layers, let all devices and the pool go, and undo the bind mount of the home."""

@@ -66,7 +66,7 @@ class Base:
     def _remove(self) -> None:
         """Remove a base that is not whole."""
         self._pool.deactivate(BASE, at_once=True)
-        if not self._devices.delete(self._files.path(BASE)):
+        if not self._devices.delete(self._files.path(BASE), BASE):
             raise DriverError("devmapper: the base device is not whole, and cannot be removed: it is in use")
 
     def _make(self) -> None:

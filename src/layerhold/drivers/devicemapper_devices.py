@@ -23,8 +23,8 @@ import time
 from layerhold.blocks import contextmanager
 from layerhold.drivers.devicemapper_metadata import BASE, MOST_DEVICES, RESERVED, TRANSACTION, ThinDevice, Transaction
 from layerhold.errors import DriverError
-from layerhold.linux import locks
-from layerhold.tree.files import sweep_temporaries
+from layerhold.linux import block, locks
+from layerhold.tree.files import sweep_temporaries, unlink_if_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +75,11 @@ class DeviceSet:
             if active:
                 self._pool.resume(name)
 
-    def delete(self, path: str) -> bool:
-        """Delete a device by its file; False if it cannot be, since somebody has it open. It is not shown any more."""
+    def delete(self, path: str, name: str) -> bool:
+        """Delete a device by its file; False if it cannot be, since somebody has it open.
+
+        It may be shown by `name`, that of its layer, or as one aside: it is let go before. Raises DamagedFile, OSError.
+        """
         self.roll_back()
         device = self._files.device_at(path)
         if device is None:
@@ -84,6 +87,11 @@ class DeviceSet:
         if self._is_another(path, device.id):  # nothing but this file speaks of it: Go's program gave its ID away
             os.unlink(path)
             return True
+        shown = (aside_name(device.id), name)
+        for one in shown:
+            self._pool.deactivate(one)
+        if self._pool.discards and not any(map(self._pool.is_active, shown)):
+            self._discard(device)
         number = self._begin(path, device.id)
         try:
             self._pool.message(f"delete {device.id}")
@@ -97,12 +105,26 @@ class DeviceSet:
         self._end(number)
         return True
 
+    def _discard(self, device: ThinDevice) -> None:
+        """Have the blocks of a device given back to what the pool consists of, which deleting it does not do."""
+        name = aside_name(device.id)
+        try:
+            node = self._pool.activate(name, device.id, device.size)
+        except OSError:  # there is no such device in the pool
+            return
+        try:
+            block.discard(node)
+        except OSError:  # it cannot be done there; the pool keeps the blocks for itself
+            return
+        finally:
+            self._pool.deactivate(name, at_once=True)
+
     def put_off(self, path: str) -> None:
         """Leave a device that could not be deleted to whoever comes next, under a name that no layer has."""
         device = self._files.device_at(path)
         if device is not None:
             self._files.write_device(self._files.path(os.urandom(32).hex()), device.replace(deleted=True))
-        with_none(path)
+        unlink_if_there(path)
 
     def _make(self, path: str, size: int, message: str) -> ThinDevice:
         self.roll_back()
@@ -117,7 +139,7 @@ class DeviceSet:
             try:
                 self._pool.message(message.format(id))
             except FileExistsError:  # the pool has one that no file speaks of, and keeps it
-                with_none(self._files.path(TRANSACTION))
+                unlink_if_there(self._files.path(TRANSACTION))
                 continue
             except OSError:
                 self._undo(begun)
@@ -170,8 +192,8 @@ class DeviceSet:
                 elif error.errno not in _GONE:
                     raise
         if path:
-            with_none(path)
-        with_none(self._files.path(TRANSACTION))
+            unlink_if_there(path)
+        unlink_if_there(self._files.path(TRANSACTION))
         sweep_temporaries(self._files.directory)
 
     def _name_of(self, path: str) -> str:
@@ -224,11 +246,3 @@ def device_files(directory: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [os.path.join(directory, name) for name in names if not name.startswith(".")]
-
-
-def with_none(path: str) -> None:
-    """Remove a file, if it is there."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

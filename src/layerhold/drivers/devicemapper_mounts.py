@@ -33,19 +33,18 @@ def detached(node: str, options: Sequence[str], *, read_only: bool = False) -> t
         raise DriverError(f"devmapper: mounting {node}: {error.strerror}") from error
 
 
-def dress(fd: int, id: str) -> bool:
-    """Make `rootfs` and `id` in a file system that has none yet; tell whether it had none."""
+def dress(fd: int, id: str) -> None:
+    """Make `rootfs` and `id` in a file system that has none yet."""
     top = f"/proc/self/fd/{fd}"
     try:
         os.mkdir(f"{top}/{TREE}", 0o555)
     except FileExistsError:
-        return False
+        return
     file = os.open(f"{top}/id", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.write(file, id.encode())
     finally:
         os.close(file)
-    return True
 
 
 def set_retries(node: str, retries: str) -> None:

@@ -175,9 +175,15 @@ class Pool:
         return f"{self.prefix}-{name}"
 
     def activate(self, name: str, id: int, size: int) -> str:
-        """Have the kernel show the device `id` by a name; give its node. One that is shown already stays so."""
+        """Have the kernel show the device `id` by a name; give its node. If it is shown already, it stays so.
+
+        Raises DriverError if another one has that name, and is in use: a layer's that was removed, or made anew.
+        """
         full = self.device_name(name)
         found = self._kept(full)
+        if found is not None and self._mapper.table(full).words.split()[-1:] != [str(id)]:
+            self.deactivate(name, at_once=True)
+            found = None
         if found is None:
             pool = self._mapper.find(self.name)
             number = pool.number if pool is not None else 0

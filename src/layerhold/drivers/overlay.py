@@ -38,6 +38,7 @@ from layerhold.drivers.overlay_places import RESERVED, Places, ids_in
 from layerhold.drivers.overlay_probe import Probe
 from layerhold.drivers.overlay_stack import Stack, older_uppers
 from layerhold.errors import DriverError, DriverNotSupported, DriverPrerequisites, LayerWithoutFiles
+from layerhold.linux import mountinfo
 from layerhold.linux.idmap import in_user_namespace
 from layerhold.tree.files import make_dirs
 from layerhold.tree.trash import Aside, SeveralBins
@@ -86,7 +87,8 @@ class OverlayDriver:
         self._homes = Homes(own=home, images=images, additional=tuple(additional))
         self._places = Places(self._homes, run_home)
         self._stack = Stack(self._homes, self._restore_links)
-        self._filesystem = overlay_home.backing_filesystem(home, by_program=bool(self._settings.mount_program))
+        mount = mountinfo.mount_of(home)
+        self._filesystem = overlay_home.backing_filesystem(mount, by_program=bool(self._settings.mount_program))
         self._asides = {
             place: Aside(os.path.join(place, "tempdirs"), before_sweep=overlay_home.unmount_below)
             for place in self._homes.writable
@@ -100,13 +102,13 @@ class OverlayDriver:
         self._made_quotas: Quotas | None = None
         self.features = Features(read_only=True, native_diff=True)
         if not self._ordinary or self._settings.mount_program:
-            self._set_up(noted, mount_home=settings.mount_home and not self._ordinary)
+            quota = overlay_home.can_limit(mount)
+            self._set_up(noted, quota=quota, mount_home=settings.mount_home and not self._ordinary)
         elif not (os.path.isdir(home) and any(self.ids())):
             raise self._needs_root()
 
-    def _set_up(self, noted: Mapping[str, bool | None], *, mount_home: bool) -> None:
-        """Make the home, and find out what can be done in it."""
-        quota = overlay_home.can_limit(self.home, self._filesystem)
+    def _set_up(self, noted: Mapping[str, bool | None], *, quota: bool, mount_home: bool) -> None:
+        """Make the home, and find out what can be done in it. `quota`: whether there can be limits."""
         if self._settings.limits and not quota:
             raise overlay_home.no_limits(self._filesystem)
         for place in self._homes.writable:
@@ -168,8 +170,7 @@ class OverlayDriver:
             self._quotas.begin()
         home = self._homes.for_new(writable=spec.writable)
         final = os.path.join(home, checked(id, self.reserved))
-        with self._asides[home].open() as temporary:
-            place = temporary.place()
+        with self._asides[home].open() as temporary, self._without_limits(place := temporary.place()):
             files = self._make(place, parent, spec, limits)
             copied = bool(parent and spec.remapped)
             if parent and copied:
@@ -209,12 +210,13 @@ class OverlayDriver:
             source = diff if limits is None else path  # nothing can be moved into a layer that has a number of its own
             place = temporary.place("diff")
             os.mkdir(place, 0o700)
-            with self._limited(place, limits):
-                copy_tree(source, place, progress=progress)
-            contents = self._layer(os.path.join(place, os.path.relpath(diff, source)), self._stack.lowers(id))
-            copied = any(older_uppers(path))
-            contents = contents.replace(owners_inside=self._by_program and not copied)
-            yield ChangedLayer(contents, place, source)
+            with self._without_limits(place):
+                with self._limited(place, limits):
+                    copy_tree(source, place, progress=progress)
+                contents = self._layer(os.path.join(place, os.path.relpath(diff, source)), self._stack.lowers(id))
+                copied = any(older_uppers(path))
+                contents = contents.replace(owners_inside=self._by_program and not copied)
+                yield ChangedLayer(contents, place, source)
 
     @contextmanager
     def contents(self, id: str, *, against: str | None, mappings: IdMappings | None = None) -> Iterator[Contents]:
@@ -227,20 +229,23 @@ class OverlayDriver:
             with self._whole(id, lowers, mappings) as path:
                 yield Contents(path=path)
             return
+        diff = self._places.diff(id)
         # What an older upper changed is missing from `diff`, so then only the whole tree will do.
         alone = not any(older_uppers(self.path(id)))
-        partial = bool(lowers) and self._is_partial(id)
-        native = (self.features.native_diff and not partial) or not lowers
-        if against == self._stack.parent(id) and alone and native:
-            yield self._layer(self._places.diff(id), lowers)
+        native = against == self._stack.parent(id) and alone and (self.features.native_diff or not lowers)
+        partial = native and bool(lowers) and self._is_partial(diff)
+        if native and not partial:
+            yield self._layer(diff, lowers)
             return
+        if lowers and not (partial or self._metacopy or self.is_mounted(id)):
+            partial = any(map(self._is_partial, (diff, *lowers)))
         with self._whole(id, lowers, mappings, partial=partial) as path:
             yield Contents(path=path)
 
-    def _is_partial(self, id: str) -> bool:
+    def _is_partial(self, diff: str) -> bool:
         from layerhold.drivers.overlay_partial import is_partial
 
-        return is_partial(self.path(id), self._places.diff(id), self._attributes.prefix)
+        return is_partial(diff, self._attributes.prefix)
 
     @contextmanager
     def own_files(self, id: str) -> Iterator[Contents]:
@@ -364,6 +369,18 @@ class OverlayDriver:
             return
         with self._quotas.given(place, limits):
             yield
+
+    @contextmanager
+    def _without_limits(self, place: str) -> Iterator[None]:
+        """Take away, at the end of the block, the limits of what is thrown away then: a layer that was not published.
+
+        Or the one that was there before.
+        """
+        try:
+            yield
+        finally:
+            if self._quotas:
+                self._quotas.forget(place)
 
     def _layer(self, path: str, lowers: Sequence[str]) -> Contents:
         """Give the files of one layer, over `lowers`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from layerhold.drivers.base import LayerSpec
     from layerhold.drivers.sizes import Limits
+    from layerhold.linux.mountinfo import Mount
 
 # What these mean is not built yet; a store that was set up with them must not be used without them.
 _NOT_YET = frozenset(
@@ -121,10 +122,9 @@ def _mask(text: str) -> int:
     return int(digits, 8)
 
 
-def backing_filesystem(path: str, *, by_program: bool) -> str:
-    """Name the file system that `path` is on. Raises DriverIncompatibleFS if the kernel cannot have overlay on it."""
-    found = mountinfo.filesystem_of(path)
-    name = _NAMES.get(found, found).partition(".")[0] or "<unknown>"
+def backing_filesystem(mount: Mount, *, by_program: bool) -> str:
+    """Name the file system that a home is on. Raises DriverIncompatibleFS if the kernel cannot have overlay on it."""
+    name = _NAMES.get(mount.kind, mount.kind).partition(".")[0] or "<unknown>"
     if name in _REFUSED and not by_program:
         raise DriverIncompatibleFS(
             f"'overlay' is not supported over {name}, a mount_program is required",
@@ -133,11 +133,10 @@ def backing_filesystem(path: str, *, by_program: bool) -> str:
     return name
 
 
-def can_limit(path: str, filesystem: str) -> bool:
-    """Tell whether layers in `path` can be limited: by root, on a file system that is mounted to do so."""
-    if filesystem not in ("xfs", "extfs") or os.geteuid() != 0 or in_user_namespace():
-        return False
-    return "prjquota" in mountinfo.options_of(path)
+def can_limit(mount: Mount) -> bool:
+    """Tell whether layers can be limited: by root, on a file system that is mounted to do so."""
+    able = mount.kind in ("xfs", "ext4") and "prjquota" in mount.options
+    return able and os.geteuid() == 0 and not in_user_namespace()
 
 
 def no_limits(filesystem: str) -> DriverError:

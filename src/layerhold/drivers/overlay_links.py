@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from binascii import b2a_hex
 
-from layerhold.drivers.overlay_places import RESERVED
+from layerhold.drivers.overlay_places import RESERVED, ids_in
 from layerhold.tree.files import write_atomic
 
 TYPE_CHECKING = False
@@ -52,13 +52,14 @@ def make_link(home: str, id: str, name: str) -> None:
 
 
 def are_as_many(home: str) -> bool:
-    """Tell whether there are as many links as layers, by what the file system knows of both without their names.
+    """Tell whether there are as many links as layers.
 
-    A directory has a link from each directory in it (`st_nlink`: ext4 up to 65,000 of them, xfs, tmpfs); where that is
-    not counted, or there is something else in the home, the answer is no.
+    A directory has a link from each directory in it (`st_nlink`: ext4 up to 65,000 of them, xfs, tmpfs). Only where
+    that is not counted, or there is something else in the home, are the layers looked at.
     """
+    links = len(os.listdir(os.path.join(home, "l")))
     own = sum(os.path.isdir(os.path.join(home, name)) for name in RESERVED)
-    return os.stat(home).st_nlink - 2 - own == len(os.listdir(os.path.join(home, "l")))
+    return os.stat(home).st_nlink - 2 - own == links or sum(1 for _ in ids_in(home)) == links
 
 
 def restore_links(home: str, ids: Iterable[str]) -> None:

@@ -121,7 +121,7 @@ class Mounter:
             place = temporary.place("view")
             os.mkdir(place, 0o700)
             options = self._with_metacopy(self._options)
-            if partial and not self._metacopy:
+            if partial:
                 options.append("metacopy=on")  # renamed directories are followed, too
             with self._mapped(id, lowers, mappings, temporary.place("mapped")) as below:
                 spec = self._specify(id, place, self._places.diff(id), below, options, read_only=True)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def is_partial(directory: str, diff: str, prefix: str) -> bool:
+def is_partial(diff: str, prefix: str) -> bool:
     """Tell whether files or directories in a layer's `diff` are without what is in them.
 
     So they are only if the layer was mounted to be written to, which leaves a directory in its `work`.
     """
-    if not os.path.isdir(os.path.join(directory, "work", "work")):
+    if not os.path.isdir(os.path.join(os.path.dirname(diff), "work", "work")):
         return False
     marks = {f"{prefix}metacopy", f"{prefix}redirect"}
     return any(not marks.isdisjoint(names) for names in _attributes(diff))

@@ -69,7 +69,7 @@ class ZfsDriver(ZfsLayers):
 
     def rebuilding(self, id: str, progress: Callback | None = None) -> AbstractContextManager[Build]:  # noqa: ARG002
         """Make a clone of the layer aside, to be changed and put back in its place."""
-        return self._built(id, id, self._datasets.quota(self._there(id)))
+        return self._built(id, id, self._quota_of(id))
 
     @contextmanager
     def _built(self, id: str, source: str | None, quota: int) -> Iterator[Build]:
@@ -85,12 +85,22 @@ class ZfsDriver(ZfsLayers):
             finally:
                 build.close()
 
+    def _quota_of(self, id: str) -> int:
+        with self._naming(id):
+            return self._datasets.quota(self._named(id))
+
     def _clone(self, source: str, name: str, quota: int) -> None:
-        try:
+        with self._naming(source):
             self._datasets.clone(self._named(source), name, quota=quota)
+
+    @contextmanager
+    def _naming(self, id: str) -> Iterator[None]:
+        """Have it be LayerWithoutFiles that there is no dataset for `id`."""
+        try:
+            yield
         except CommandFailed as error:
             if error.is_missing:
-                raise LayerWithoutFiles(source, f"dataset {self._datasets.full(source)}") from error
+                raise LayerWithoutFiles(id, f"dataset {self._datasets.full(id)}") from error
             raise
 
     # --- mounting
@@ -123,11 +133,9 @@ class ZfsDriver(ZfsLayers):
 
     # --- removing
 
-    @contextmanager
-    def trash(self, meter: Meter | None = None) -> Iterator[Bin]:
+    def trash(self, meter: Meter | None = None) -> AbstractContextManager[Bin]:
         """Open a directory aside for notes of the datasets that are to be destroyed."""
-        with self._aside.open(meter) as temporary:
-            yield temporary
+        return self._aside.open(meter)
 
     def remove(self, id: str, trash: Bin) -> None:
         """Unmount the layer, and rename its dataset aside; what is no layer for certain is left where it is."""

@@ -197,9 +197,15 @@ class Datasets:
         ours = [clone for _, clones in rows for clone in clones.split(",") if clone.rpartition("/")[0] == self.top]
         if bare:
             _run("zfs", "destroy", f"{self.full(name)}@{','.join(bare)}")
-        if ours:
+        if not ours:
+            return False
+        try:
             _run("zfs", "promote", ours[0])
-        return bool(ours)
+        except CommandFailed as error:
+            if not error.says("conflicting snapshot"):
+                raise
+            return False  # one that somebody cloned elsewhere: then that clone is use
+        return True
 
 
 def _is_layer(name: str, mark: str) -> bool:

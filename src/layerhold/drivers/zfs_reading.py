@@ -12,7 +12,7 @@ from layerhold.drivers import zfs_datasets, zfs_mounts
 from layerhold.drivers.base import ERASE, Contents, Features, checked, is_safe
 from layerhold.drivers.options import parse
 from layerhold.drivers.zfs_datasets import CommandFailed, Datasets
-from layerhold.errors import DriverPrerequisites, DriverReadOnly, InvalidID, LayerWithoutFiles
+from layerhold.errors import DriverPrerequisites, DriverReadOnly, InvalidID
 from layerhold.linux import mountinfo
 from layerhold.linux.idmap import in_user_namespace
 
@@ -117,11 +117,6 @@ class ZfsLayers:
             raise InvalidID(f"{id!r} is no name that zfs has for a dataset below {self._datasets.top}")
         return id
 
-    def _there(self, id: str) -> str:
-        if not self.exists(id):
-            raise LayerWithoutFiles(id, f"dataset {self._datasets.full(id)}")
-        return id
-
 
 class ZfsToRead(ZfsLayers):
     """The layers of a store of which nothing is changed."""
@@ -148,8 +143,8 @@ def _under(home: str) -> str:
     above = os.path.abspath(home)
     while not os.path.isdir(above):
         above = os.path.dirname(above)
-    dataset = mountinfo.source_of(above, "zfs")
-    if not dataset:
+    mount = mountinfo.mount_of(above)
+    if mount.kind != "zfs":
         hint = "`zfs.fsname` names a dataset for layers of a store that lies elsewhere"
         raise DriverPrerequisites(f"no zfs dataset found for rootdir '{os.path.dirname(home)}'", hint=hint)
-    return dataset
+    return mount.source

@@ -33,7 +33,7 @@ def write_atomic(
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f"{TEMPORARY}{name}0")
-    _unlink(temporary)
+    unlink_if_there(temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -48,7 +48,7 @@ def write_atomic(
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        _unlink(temporary)
+        unlink_if_there(temporary)
         raise
     if sync and settled:
         sync_directory(directory or ".")
@@ -86,7 +86,7 @@ def sweep_temporaries(directory: str, *targets: str) -> None:
     beginnings = tuple(TEMPORARY + target for target in targets) or (TEMPORARY,)
     for name in names:
         if name.startswith(beginnings):
-            _unlink(os.path.join(directory, name))
+            unlink_if_there(os.path.join(directory, name))
 
 
 def make_dirs(path: str, mode: int = 0o700) -> None:
@@ -262,7 +262,8 @@ def _unlock(name: str, at: int) -> None:
             os.chmod(name, 0o700, dir_fd=at)
 
 
-def _unlink(path: str) -> None:
+def unlink_if_there(path: str) -> None:
+    """Remove a file; none is no error."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -11,9 +11,9 @@ import stat
 
 from layerhold.errors import BadLabel
 from layerhold.linux import selinux
+from layerhold.tree.walk import KEPT_OPEN, Opened
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_KEPT_OPEN = 100  # directories at once
 # What nobody could log in without, or start programs, with other labels. As github.com/opencontainers/selinux has it.
 _OF_THE_MACHINE = frozenset(
     {
@@ -45,28 +45,12 @@ def _refuse_the_machines_own(path: str, label: str) -> None:
         raise BadLabel(label, f"relabelling {real} is not allowed: the machine itself needs its labels")
 
 
-class _Directory:
+class _Directory(Opened):
     """One directory on the way down, and those in it that are left."""
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        super().__init__(fd)
         self.left: list[str] = []
-        info = os.fstat(fd)
-        self.identity = info.st_dev, info.st_ino
-
-    def reopen(self, below: _Directory) -> None:
-        """Open it again from a directory in it. Raises OSError if that was moved meanwhile."""
-        if self.fd < 0:
-            self.fd = os.open("..", _DIRECTORY, dir_fd=below.fd)
-            info = os.fstat(self.fd)
-            if self.identity != (info.st_dev, info.st_ino):
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-    def close(self) -> None:
-        """Close it; a second time is no error."""
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
 
 
 class _Relabelling:
@@ -103,8 +87,8 @@ class _Relabelling:
             raise
         way.append(_Directory(fd))
         self._files(way[-1])
-        if len(way) > _KEPT_OPEN:
-            way[-1 - _KEPT_OPEN].close()
+        if len(way) > KEPT_OPEN:
+            way[-1 - KEPT_OPEN].close()
 
     def _files(self, directory: _Directory) -> None:
         """Label what is no directory, each inode once, and note the directories."""

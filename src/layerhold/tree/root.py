@@ -16,6 +16,7 @@ import sys
 
 from layerhold.blocks import contextmanager
 from layerhold.tree.unlocked import lacks_rights
+from layerhold.tree.walk import LONGEST_PATH
 from layerhold.tree.way import Way, by_number
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     Name = tuple[bytes, bool, bool]
 
 _MAX_LINKS = 40  # as the kernel
-_LONGEST_PATH = 4095
 
 
 class Root(Way):
@@ -315,8 +315,17 @@ class Root(Way):
                     raise
                 return False
             if self._unlocked:
-                self._unlocked.forget((self._true_path(at) + b"/" + name).lstrip(b"/"))
+                self._forget(at, name)
         return True
+
+    def _forget(self, at: int, name: bytes) -> None:
+        try:
+            path = self._true_path(at)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return  # nothing that lies so deep was noted
+        self._unlocked.forget((path + b"/" + name).lstrip(b"/"))
 
     @contextmanager
     def _emptying(self, directory: bytes) -> Iterator[int]:
@@ -325,9 +334,15 @@ class Root(Way):
         at = self._however_deep(directory)
         try:
             before = os.fstat(at)
-            if self._ordinary and lacks_rights(before):
-                self._unlock(at, before)
-            yield at
+            mode = stat.S_IMODE(before.st_mode)
+            locked = self._ordinary and lacks_rights(before)
+            if locked:
+                os.chmod(by_number(at), mode | 0o700)
+            try:
+                yield at
+            finally:
+                if locked:
+                    os.chmod(by_number(at), mode)
             if self._filling:
                 os.utime(by_number(at), ns=(before.st_atime_ns, before.st_mtime_ns))
         finally:
@@ -336,7 +351,7 @@ class Root(Way):
     def _however_deep(self, directory: bytes) -> int:
         """Open a directory that may lie deeper than a path can say: piece by piece, each inside the one before."""
         fd = self._open_directory(directory[: _cut(directory)])
-        while len(directory) > _LONGEST_PATH:
+        while len(directory) > LONGEST_PATH:
             directory = directory[_cut(directory) + 1 :]
             above = fd
             try:
@@ -348,4 +363,4 @@ class Root(Way):
 
 def _cut(path: bytes) -> int:
     """Say how much of a path the kernel takes at once, up to a slash."""
-    return len(path) if len(path) <= _LONGEST_PATH else path.rindex(b"/", 0, _LONGEST_PATH + 1)
+    return len(path) if len(path) <= LONGEST_PATH else path.rindex(b"/", 0, LONGEST_PATH + 1)

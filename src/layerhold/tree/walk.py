@@ -15,19 +15,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_KEPT_OPEN = 100
+KEPT_OPEN = 100
+LONGEST_PATH = 4095  # bytes (PATH_MAX counts the zero behind them)
 
 
-class Directory:
-    """One directory: `fd` is open until the next one is asked for, `path` is below the top, with a slash at its end.
+class Opened:
+    """A directory that is open as `fd`, and may be closed and opened again on a way through a deep tree.
 
-    `info` and `entries` (name and `lstat`) say how it and what is in it were on entering.
+    `info` says how it was on entering.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.info = os.fstat(fd)
+
+    def reopen(self, below: Opened) -> None:
+        """Open it again by way of a directory in it. Raises OSError (ESTALE) if that was moved meanwhile."""
+        if self.fd < 0:
+            self.fd = os.open("..", _DIRECTORY, dir_fd=below.fd)
+            now = os.fstat(self.fd)
+            if (self.info.st_dev, self.info.st_ino) != (now.st_dev, now.st_ino):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def close(self) -> None:
+        """Close it; a second time is no error."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Directory(Opened):
+    """One directory of a walk: `path` is below the top, with a slash at its end.
+
+    `fd` is open until the next one is asked for; `entries` (name and `lstat`) say what was in it on entering.
     """
 
     def __init__(self, fd: int, path: str) -> None:
-        self.fd = fd
+        super().__init__(fd)
         self.path = path
-        self.info = os.fstat(fd)
         with os.scandir(fd) as entries:
             self.entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
         self._below = sorted((name for name, info in self.entries if stat.S_ISDIR(info.st_mode)), reverse=True)
@@ -40,20 +65,6 @@ class Directory:
         name = self._below.pop()
         return _opened(name, f"{self.path}{name}/", self.fd)
 
-    def reopen(self, below: Directory) -> None:
-        """Open it again by way of a directory in it. Raises OSError if that was moved meanwhile."""
-        if self.fd < 0:
-            self.fd = os.open("..", _DIRECTORY, dir_fd=below.fd)
-            now = os.fstat(self.fd)
-            if (self.info.st_dev, self.info.st_ino) != (now.st_dev, now.st_ino):
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
-
-    def close(self) -> None:
-        """Close it; a second time is no error."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
 
 def directories(top: str) -> Iterator[Directory]:
     """Give the directory `top` and all that are below it, each before those in it. Raises OSError."""
@@ -64,8 +75,8 @@ def directories(top: str) -> Iterator[Directory]:
             below = stack[-1].next_below()
             if below is not None:
                 stack.append(below)
-                if len(stack) > _KEPT_OPEN:
-                    stack[-1 - _KEPT_OPEN].close()
+                if len(stack) > KEPT_OPEN:
+                    stack[-1 - KEPT_OPEN].close()
                 yield below
                 continue
             if len(stack) > 1:

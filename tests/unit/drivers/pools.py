@@ -63,6 +63,9 @@ class FakeMapper(Mapper):
     def resume(self, name: str) -> None:
         self.said.append(f"resume {name}")
 
+    def table(self, name: str) -> Target:
+        return self.shown[name]
+
     def state(self, name: str) -> Target:
         return self.shown[name].replace(words=f"{self.transaction} 5/1000 {self.data_used}/100 - rw")
 

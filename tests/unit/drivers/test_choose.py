@@ -160,3 +160,9 @@ def test_home_that_go_made_under_overlays_other_name(tmp_path: Path) -> None:
     for name in ("overlay2", None):
         with pytest.raises(DriverPrerequisites, match="overlay2 refused"):
             chosen(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["base", "deviceset-metadata"])
+def test_a_layer_may_be_called_as_a_file_of_devicemapper(tmp_path: Path, name: str) -> None:
+    (tmp_path / "vfs/dir" / name).mkdir(parents=True)
+    assert choose.prior(str(tmp_path)) == "vfs"

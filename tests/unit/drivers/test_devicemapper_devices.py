@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layerhold.drivers import devicemapper_base, devicemapper_devices, devicemapper_shown
+from layerhold.drivers import devicemapper_base, devicemapper_devices, devicemapper_pool, devicemapper_shown
 from layerhold.drivers.devicemapper_devices import DeviceSet
 from layerhold.drivers.devicemapper_metadata import BASE, Files, SetRecord, ThinDevice, Transaction
 from layerhold.drivers.devicemapper_options import DmOptions
@@ -108,7 +108,7 @@ def test_a_deletion_that_was_cut_short_is_ended(home: Home, step: str) -> None:
     home.set.snapshot(BASE, home.base, home.aside, SIZE)
     home.mapper.stopping = step
     with pytest.raises(Stopped):
-        home.set.delete(home.aside)
+        home.set.delete(home.aside, "layer")
     home.again()
     assert (home.mapper.thin, home.known()) == ({1: "nothing"}, {1})
 
@@ -216,11 +216,44 @@ def test_a_device_that_another_file_names_is_not_deleted(home: Home) -> None:
     """Somebody rolled our change back, and gave the ID to a layer; then what speaks of the old one is swept."""
     home.set.snapshot(BASE, home.base, home.aside, SIZE)
     home.files.write_device(home.files.path("layer"), ThinDevice(id=2, size=SIZE, transaction=3))
-    assert home.set.delete(home.aside)
+    assert home.set.delete(home.aside, "layer")
     assert 2 in home.mapper.thin
     home.files.write_transaction(Transaction(number=9, name="other", id=2))
     home.again()
     assert 2 in home.mapper.thin
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["its own", "another's"])
+def test_blocks_are_given_back_of_devices_that_are_deleted_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    discarded: list[str] = []
+    monkeypatch.setattr(block, "discard", discarded.append)
+    pool = Pool(home.mapper, str(home.path), DmOptions(pool=POOL, discard=True))
+    devices = DeviceSet(str(home.path), pool, home.files)
+    device = devices.snapshot(BASE, home.base, home.aside, SIZE)
+    if named:
+        home.files.write_device(home.files.path("layer"), device)
+    assert devices.delete(home.aside, "layer")
+    assert len(discarded) == (0 if named else 1)
+    assert (device.id in home.mapper.thin) == named
+
+
+def test_a_name_that_shows_another_device_gets_the_right_one(home: Home) -> None:
+    full = home.pool.device_name("layer")
+    home.pool.activate("layer", 1, SIZE)
+    home.pool.activate("layer", 2, SIZE)
+    assert home.mapper.shown[full].words.endswith(" 2")
+
+
+def test_a_name_that_shows_another_device_in_use_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devicemapper_pool, "_BUSY_FOR", 0.0)
+    full = home.pool.device_name("layer")
+    home.pool.activate("layer", 1, SIZE)
+    home.mapper.open.add(full)
+    with pytest.raises(DriverError, match=f"{full} is in use"):
+        home.pool.activate("layer", 2, SIZE)
+    assert home.mapper.shown[full].words.endswith(" 1")
 
 
 def test_a_transaction_that_is_ended_meanwhile_is_left_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,12 +285,13 @@ def test_ids_that_are_taken_are_passed_over(home: Home) -> None:
 def test_a_device_in_use_is_left_to_others(home: Home) -> None:
     device = home.set.snapshot(BASE, home.base, home.aside, SIZE)
     home.pool.activate("layer", device.id, SIZE)
-    assert not home.set.delete(home.aside)
+    home.mapper.open.add(home.pool.device_name("layer"))
+    assert not home.set.delete(home.aside, "layer")
     home.set.put_off(home.aside)
     ((name, left),) = [(name, left) for name, left in home.files.devices() if left.deleted]
     assert (len(name), left.id) == (64, device.id)
-    home.pool.deactivate("layer")
-    assert home.set.delete(home.files.path(name))
+    home.mapper.close(home.pool.device_name("layer"))
+    assert home.set.delete(home.files.path(name), name)
     assert (home.mapper.thin, home.known()) == ({1: "nothing"}, {1})
 
 

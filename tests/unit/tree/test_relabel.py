@@ -10,7 +10,7 @@ import pytest
 
 from layerhold.errors import BadLabel
 from layerhold.linux import selinux
-from layerhold.tree import relabel as module
+from layerhold.tree import walk
 from layerhold.tree.files import remove_tree
 from layerhold.tree.relabel import relabel
 from tests import stores
@@ -124,7 +124,7 @@ def test_relabel_goes_deep_with_few_directories_open(on: None, tmp_path: Path, m
         monkeypatch.setattr(selinux, "set_file_label", counting)
         relabel(str(top), LABEL)
         assert len(opened) == deep + 2
-        assert max(opened) < before + module._KEPT_OPEN + 10
+        assert max(opened) < before + walk.KEPT_OPEN + 10
         assert len(stores.descriptors()) == before
     finally:
         os.chdir(here)

@@ -258,6 +258,28 @@ def test_a_new_failure_does_not_hide_the_first(tmp_path: Path, monkeypatch: pyte
     assert "disk" in caught.value.__notes__[0]
 
 
+def test_an_ordinary_user_removes_what_lies_deep_and_what_is_locked(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        for path in (tmp_path, *tmp_path.parents):
+            path.chmod(path.stat().st_mode | 0o011)
+    tmp_path.chmod(0o777)
+
+    def work() -> None:
+        tree = tmp_path / "tree"
+        (tree / "locked/in").mkdir(parents=True)
+        (tree / "locked").chmod(0o555)
+        (tree / "deep").mkdir()
+        os.close(stores.nested(os.open(tree / "deep", os.O_RDONLY), 30, "n" * 200))
+        with Root(str(tree), filling=True) as root:
+            root.mkdir(b"locked/more", 0o755)
+            assert root.remove(b"deep")
+            assert root.remove(b"locked/in")
+        assert sorted(os.listdir(tree)) == ["locked"]
+        assert stat.S_IMODE((tree / "locked").stat().st_mode) == 0o555
+
+    as_ordinary(work)
+
+
 def as_ordinary(work: Callable[[], None]) -> None:
     """Run `work` as an ordinary user: in a child that is nobody, when this is root."""
     if os.geteuid() != 0:
