@@ -27,7 +27,7 @@ TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 
 
 class Bar(NamedTuple):
-    """One bar: a job, how many times as fast ours is, how many it is to be; 0: no goal of that kind."""
+    """One bar: a job, how many times as fast ours is, how many it is to be; 0: its goal is another one, or none."""
 
     name: str
     ratio: float
@@ -43,8 +43,8 @@ def main() -> int:
 
 
 def bars(results: Results) -> list[Bar]:
-    """Give a bar for each row that has a goal against the Go programs."""
-    return [bar for row in results.rows if (bar := _bar(row)) and bar.goal]
+    """Give a bar for each row that the Go programs are in; those that only show growth are left to the table."""
+    return [bar for row in results.rows if (bar := _bar(row)) and (bar.goal or row.series is None)]
 
 
 def _bar(row: Row) -> Bar | None:
@@ -75,7 +75,7 @@ def drawn(results: Results) -> str:
 
 def _ticks(shown: Sequence[Bar]) -> Sequence[float]:
     """Give the lines of the scale: those around all bars and goals, at least from a half to four."""
-    values = [0.5, 4.0, *(bar.ratio for bar in shown), *(bar.goal for bar in shown)]
+    values = [0.5, 4.0, *(bar.ratio for bar in shown), *(bar.goal for bar in shown if bar.goal)]
     least, most = min(values), max(values)
     first = max([number for number, tick in enumerate(TICKS) if tick <= least], default=0)
     last = min([number for number, tick in enumerate(TICKS) if tick >= most], default=len(TICKS) - 1)
@@ -97,14 +97,16 @@ def _grid(tick: float, ticks: Sequence[float], height: int) -> str:
 
 def _drawn_bar(bar: Bar, y: int, ticks: Sequence[float]) -> list[str]:
     start, end = sorted((_x(1, ticks), _x(bar.ratio, ticks)))
-    goal = _x(bar.goal, ticks)
-    colour = FASTER if bar.ratio >= bar.goal else SLOWER
-    return [
+    goal = _x(bar.goal or 1, ticks)
+    colour = FASTER if bar.ratio >= (bar.goal or 1) else SLOWER
+    parts = [
         _text(NAMES - 10, y + BAR - 3, bar.name, anchor="end"),
         f'<rect x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="{BAR}" fill="{colour}"/>',
-        f'<line x1="{goal:.1f}" y1="{y - 2}" x2="{goal:.1f}" y2="{y + BAR + 2}" stroke="{GOAL}" stroke-width="2"/>',
-        _text(max(end, goal) + 6, y + BAR - 3, f"{bar.ratio:.2f}×"),
     ]
+    if bar.goal:
+        line = f'x1="{goal:.1f}" y1="{y - 2}" x2="{goal:.1f}" y2="{y + BAR + 2}"'
+        parts.append(f'<line {line} stroke="{GOAL}" stroke-width="2"/>')
+    return [*parts, _text(max(end, goal) + 6, y + BAR - 3, f"{bar.ratio:.2f}×")]
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False) -> str:

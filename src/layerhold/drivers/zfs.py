@@ -8,7 +8,8 @@ A new layer is a clone of a snapshot of its parent, made at once whatever the pa
 renamed into its place; removing one is renaming it aside, and destroying it when the locks are released. What is still
 in use then is destroyed by whoever opens the store later.
 
-Datasets are made and destroyed by the programs of OpenZFS; mounting and reading a layer starts none.
+Datasets are made, destroyed and, when the driver is opened, listed by the programs of OpenZFS; mounting and reading a
+layer starts none.
 """
 
 from __future__ import annotations
