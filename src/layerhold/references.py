@@ -25,7 +25,7 @@ def children(layers: View[LayerRecord], id: str) -> list[LayerRecord]:
 
 def images_over(images: View[ImageRecord], id: str) -> list[ImageRecord]:
     """The images that have layer `id` as their top, or as a mapped copy of it."""
-    return [image for image in images.own if image.layer == id or id in image.mapped_layers]
+    return images.own.where("layer", id, or_among="mapped-layers")
 
 
 def container_of(containers: View[ContainerRecord], id: str) -> ContainerRecord | None:

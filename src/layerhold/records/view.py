@@ -120,18 +120,29 @@ class View(Generic[R]):
                 return found
         return None
 
-    def where(self, key: str, value: str) -> list[R]:
-        """Give the records with the text `value` under `key` of the JSON, without making values of the others."""
+    def where(self, key: str, value: str, *, or_among: str = "") -> list[R]:
+        """Give the records with the text `value` under `key` of the JSON, without making values of the others.
+
+        Those, too, that have it in the list under `or_among`.
+        """
         field = KEYS[self._kind][key].field
         matching = [
             row
             for _id, row in self.rows.shown()
             if (getattr(row.value, field) if row.json is None else row.json.get(key) or "") == value
+            or (or_among and value in self._listed(row, or_among))
         ]
         found = [self._value(row) for row in matching]
         for other in self.others:
-            found += other.where(key, value)
+            found += other.where(key, value, or_among=or_among)
         return found
+
+    def _listed(self, row: Row, key: str) -> Sequence[Any]:
+        """Give the list under `key` of a row's JSON; an empty one if there is none."""
+        if row.json is None:
+            return getattr(row.value, KEYS[self._kind][key].field)  # type: ignore[no-any-return]
+        listed = row.json.get(key)
+        return listed if type(listed) is list else ()
 
     def incomplete(self) -> list[R]:
         """Give the records that a crash left half-made."""

@@ -20,7 +20,7 @@ from layerhold.errors import DamagedFile, ReadOnlyStore
 from layerhold.lock import LockFile, ReadersLock
 from layerhold.records import table as table_module
 from layerhold.records.editor import Editor
-from layerhold.records.model import LayerRecord, MountRecord
+from layerhold.records.model import ImageRecord, LayerRecord, MountRecord
 from layerhold.records.rows import Rows, read_rows
 from layerhold.records.table import Table
 from layerhold.tree import files
@@ -86,6 +86,26 @@ def test_look_ups(home: Path) -> None:
         assert 5 not in view
         assert [record.id for record in view.where("parent", "abc1")] == ["abd2", "xyz"]
         assert [record.id for record in view.where("parent", "")] == ["abc1", "q r"]
+
+
+def test_records_that_have_a_text_here_or_in_a_list(home: Path) -> None:
+    path = home / "images.json"
+    path.write_text(
+        json.dumps(
+            [
+                {"id": "top", "layer": "x"},
+                {"id": "mapped", "layer": "y", "mapped-layers": ["z", "x"]},
+                {"id": "neither", "layer": "y", "mapped-layers": ["xx"]},
+                {"id": "odd", "layer": "y", "mapped-layers": "x"},
+                {"id": "none", "mapped-layers": None},
+            ]
+        )
+    )
+    table = Table(ImageRecord, LockFile(str(home / "images.lock"), rank=lock.IMAGES), [str(path)])
+    with table.writing() as edit:
+        edit.put(ImageRecord(id="new", layer="z", mapped_layers=("x",)))
+        assert [image.id for image in edit.where("layer", "x", or_among="mapped-layers")] == ["top", "mapped", "new"]
+        assert [image.id for image in edit.where("layer", "x")] == ["top"]
 
 
 def test_put_replace_remove_and_names(home: Path) -> None:
