@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-STEP = 24 << 20  # bytes after which it pays: a tenth of a second's work for a disk of today
+STEP = 48 << 20  # bytes after which it pays: each time is a commit of the file system's journal, too
 
 
 class WritingBack:
