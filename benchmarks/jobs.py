@@ -40,22 +40,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """`filled` makes what is on the file systems of all contestants at the start. `turns` are taken in each round."""
+    """`filled` makes what is on the file systems of all contestants at the start. `turns` are taken in each round.
+
+    `memory` bytes are touched before each doing: several times what it writes, and what it may need besides.
+    """
 
     name: str
     contestants: Mapping[str, Doing]
     parts: tuple[Part, ...]
     filled: Callable[[Path], object] | None = None
     turns: int = 1
+    memory: int = scratch.RESERVE
 
     def measured(self, rounds: int, work: Path) -> Iterator[Row]:
         """Let all do the job in turn, `rounds` times, and give the rows."""
         taken: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
         with scratch.image(work, self.filled) as image:
             for number in range(rounds * self.turns):
-                scratch.warm_memory()
                 for name in self._in_turn(number):
                     with scratch.mounted_copy(image) as fs:
+                        scratch.warm_memory(self.memory)
                         for part, sample in self.contestants[name](fs).items():
                             taken[name][part].append(sample)
         for row in self.parts:

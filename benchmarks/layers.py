@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import contestants
+from benchmarks import contestants, scratch
 from benchmarks.contestants import FLOOR, GO, OURS
 from benchmarks.goals import AtLeast, AtMost, Memory, Same
 from benchmarks.jobs import Job, Part
@@ -46,6 +46,11 @@ def digest(tar: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def memory(tar: Path) -> int:
+    """Say how much memory bringing in a plain tar may want, with the kernel's copies of what is read and written."""
+    return max(scratch.RESERVE, 4 * tar.stat().st_size)
+
+
 @functools.cache
 def entries(tar: Path) -> int:
     """Count the entries of a tar."""
@@ -66,7 +71,7 @@ def applying(layer: Layer) -> Iterator[Job]:
             program.name: functools.partial(_apply, program, tar, layer.tars.tar) for program in programs
         }
         doing[FLOOR] = functools.partial(_floor, tar, layer.tars.tar)
-        yield Job(name, doing, (Part(name, goals=goals),))
+        yield Job(name, doing, (Part(name, goals=goals),), memory=memory(layer.tars.tar))
 
 
 def _apply(program: Program, tar: Path, plain: Path, fs: Path) -> dict[str, Sample]:
@@ -103,7 +108,7 @@ def at_once(tars: list[Path]) -> Job:
         IN_TURN: lambda fs: {"": contestants.inside(fs, "one_by_one", *words)},
     }
     name = "eight layers at once, by threads"
-    return Job(name, doing, (Part(name, goals=(AtLeast(1.6, IN_TURN),)),))
+    return Job(name, doing, (Part(name, goals=(AtLeast(1.6, IN_TURN),)),), memory=2 << 30)
 
 
 # -- writing out and comparing
@@ -121,7 +126,12 @@ def comparing(layer: Layer) -> Job:
     doing: dict[str, Doing] = {
         program.name: functools.partial(_compare, program, layer.tars.tar) for program in programs
     }
-    return Job(f"diff out, diff generated, changes, diff size, {layer.name}", doing, tuple(parts))
+    return Job(
+        f"diff out, diff generated, changes, diff size, {layer.name}",
+        doing,
+        tuple(parts),
+        memory=memory(layer.tars.tar),
+    )
 
 
 def _compare(program: Program, tar: Path, fs: Path) -> dict[str, Sample]:
@@ -154,7 +164,7 @@ def growing(count: int, tar: Path) -> Job:
     )
     programs = [contestants.ours(), *contestants.go(versions=GO[:1])]
     doing: dict[str, Doing] = {program.name: functools.partial(_grow, program, tar) for program in programs}
-    return Job(f"growth: {count:,} files", doing, parts)
+    return Job(f"growth: {count:,} files", doing, parts, memory=memory(tar))
 
 
 def _grow(program: Program, tar: Path, fs: Path) -> dict[str, Sample]:

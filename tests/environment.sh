@@ -3,7 +3,8 @@
 #
 #   environment.sh pythons                 the interpreters found, best first: "VERSION PATH", one a minor version
 #   environment.sh make DIR VERSION EXTRA  an environment in DIR with the project and what EXTRA (of pyproject.toml;
-#                                          "test" if not given) needs; VERSION may be "any"
+#                                          "test" if not given) needs; VERSION may be "any", or "system": /usr/bin's,
+#                                          if that can be used
 #
 # An interpreter counts when it starts, is 3.11 to 3.13 and can make environments. `python3` of PATH comes first, unless it
 # is that of an environment which was made here, and may be about to be made anew.
@@ -29,6 +30,9 @@ pythons() {
 
 make_environment() {
     directory=$1 wanted=$2 extra=$3
+    if [ "$wanted" = system ]; then
+        wanted=$(/usr/bin/python3 -I -c "$usable" 2>/dev/null) && PATH=/usr/bin:$PATH || wanted=any
+    fi
     found=$(pythons | awk -v wanted="$wanted" 'wanted == "any" || $1 == wanted { print $2; exit }')
     if [ -z "$found" ]; then
         echo "No Python 3.11 to 3.13 that can make environments was found." >&2
