@@ -6,6 +6,8 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,16 @@ def printed(folder: Path, *words: str, name: str = "layerhold", terminal: bool =
     with os.fdopen(master, "rb", buffering=0) as reader:
         subprocess.run(argv, check=True, stdout=slave, env=os.environ | QUIET, timeout=60)
         os.close(slave)
-        return reader.read(65536).decode().replace("\r\n", "\n")
+        return _all_of(reader).decode().replace("\r\n", "\n")
+
+
+def _all_of(terminal: FileIO) -> bytes:
+    """Read what was printed on a terminal, which may come in pieces; that nobody has it open any more is an error."""
+    pieces = []
+    with suppress(OSError):
+        while piece := terminal.read(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
