@@ -24,7 +24,7 @@ import os
 import stat
 
 from layerhold.archive.united import opened
-from layerhold.archive.whiteouts import ERASE, marks
+from layerhold.archive.whiteouts import ERASE, OVERLAY_MARKS, marks
 from layerhold.blocks import ExitStack
 from layerhold.errors import StorageError
 from layerhold.progress import counted
@@ -87,7 +87,7 @@ def between(
         if isinstance(new, Root) and lowers is not None and deletions != ERASE:
             below = [stack.enter_context(Root(lower)) for lower in lowers]
             layer = _Layer(new, below, marks(deletions, xattr_prefix))
-            listed = _with_parents(layer.changes(meter), also_modified=False)
+            listed = _with_parents(layer.changes(meter), also_modified=False) if below else layer.added(meter)
         elif base is None:
             listed = _with_parents(_everything(new, meter), also_modified=False)
         else:
@@ -107,22 +107,43 @@ def diff_size(
     maps: Maps | None = None,
     meter: Meter | None = None,
 ) -> int:
-    """Count the bytes of the files (no directories) that were added or modified, each inode once."""
-    total = 0
-    seen: set[tuple[int, int]] = set()
+    """Count the bytes of the files (no directories) that were added or modified, each inode once.
+
+    All files of one overlay layer were; its marks are devices, which have none.
+    """
+    counted_once = _Sizes()
     with opened(path) as root:
+        if isinstance(root, Root) and deletions == OVERLAY_MARKS and lowers is not None:
+            with ExitStack() as stack:
+                found = root.everything()
+                stack.callback(found.close)
+                for info in counted(found, meter):
+                    counted_once.add(info)
+            return counted_once.total
         for change in between(
             base, path, deletions=deletions, lowers=lowers, xattr_prefix=xattr_prefix, maps=maps, meter=meter
         ):
-            if change.kind == DELETE:
-                continue
-            info = root.lstat(change.path[1:])
-            if stat.S_ISDIR(info.st_mode) or (info.st_nlink > 1 and (info.st_dev, info.st_ino) in seen):
-                continue
-            if info.st_nlink > 1:
-                seen.add((info.st_dev, info.st_ino))
-            total += info.st_size
-    return total
+            if change.kind != DELETE:
+                counted_once.add(root.lstat(change.path[1:]))
+    return counted_once.total
+
+
+class _Sizes:
+    """The bytes of files, each inode once."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    def add(self, info: os.stat_result) -> None:
+        if stat.S_ISDIR(info.st_mode):
+            return
+        if info.st_nlink > 1:
+            inode = info.st_dev, info.st_ino
+            if inode in self._seen:
+                return
+            self._seen.add(inode)
+        self.total += info.st_size
 
 
 def hides_below(root: Root, lowers: Sequence[Root], of_layer: Marks) -> Callable[[bytes], bool]:
@@ -182,6 +203,15 @@ class _Layer:
         self._marks = of_layer
         # For each directory on the way: the lowers in which it is to be seen, nearest first.
         self._visible: dict[bytes, Sequence[Root]] = {b"": lowers}
+
+    def added(self, meter: Meter | None) -> Iterator[tuple[bytes, int]]:
+        """What a layer without lowers changes: each directory is listed before what is in it."""
+        for path, _is_directory, is_special in counted(walk(self._root), meter):
+            hidden = self._marks.hidden_by(self._root, path, is_special)
+            if hidden is None:
+                yield path, ADD
+            elif hidden:
+                yield hidden, DELETE
 
     def changes(self, meter: Meter | None) -> Iterator[Found]:
         for path, is_directory, is_special in counted(walk(self._root), meter):

@@ -17,10 +17,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack, suppress
-from functools import lru_cache
 
 from layerhold.archive.changes import DELETE, hides_below, walk
+from layerhold.archive.compress import adler32
 from layerhold.archive.united import opened
 from layerhold.archive.whiteouts import (
     AUFS_MARKS,
@@ -31,6 +30,7 @@ from layerhold.archive.whiteouts import (
     opaque_of,
     whiteout_of,
 )
+from layerhold.blocks import ExitStack
 from layerhold.errors import DamagedLayer, StorageError
 from layerhold.tree.root import Root
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 BLOCK = 512
 _READ = 256 << 10  # of more, the memory is given back and taken anew each time, at twice the cost of the whole.
 _GATHER = 256 << 10
+_SMALL = 64 << 10
 _END = bytes(2 * BLOCK)
 _KINDS = {
     stat.S_IFREG: b"0",
@@ -54,7 +55,12 @@ _KINDS = {
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
 }
+_NO_DEVICE = (0, 0)
+_ZERO_DEVICE = b"0000000\0" * 2
 _XATTRS = (b"security.capability", b"security.ima")
+_MOST_TAILS = 64
+# What follows the checksum in a header, and its share of that: mostly the same for each file.
+_tails: dict[tuple[bytes, bytes, bytes, bytes], tuple[bytes, int]] = {}
 _LARGEST_ID, _LARGEST_SIZE, _LARGEST_TIME = 0o7777777, 0o77777777777, 0o77777777777
 
 
@@ -147,8 +153,10 @@ class _Writer:
         owner = (0, 0)
         if info is not None:
             # The kernel makes whiteouts as the host's root. Go's programs lose those that the maps do not cover.
-            with suppress(StorageError):
+            try:
                 owner = self._owner(name, info)
+            except StorageError:
+                owner = (0, 0)
         return header(name, b"0", mode=mode, owner=owner, mtime=mtime, target=target)
 
     def whiteout(self, path: bytes, info: os.stat_result) -> bytes:
@@ -161,34 +169,65 @@ class _Writer:
         target = first if first != path else b""
         return self.mark(whiteout_of(path), info, mtime=info.st_mtime_ns // 10**9, target=target)
 
-    def file(self, path: bytes, info: os.stat_result) -> Iterator[bytes]:
+    def file(self, path: bytes, info: os.stat_result) -> Iterable[bytes]:
         """Give the entry of what is at `path`: its header, then its content."""
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:  # a socket: there is no entry for it
-            return
+            return ()
         first = self._first_name(path, info)
-        target, size, device = b"", 0, (0, 0)
-        if kind in (b"3", b"4"):
-            device = os.major(info.st_rdev), os.minor(info.st_rdev)
         if first != path:
-            kind, target = b"1", first
-        elif kind == b"2":
-            target = self.root.readlink(path)
-        elif kind == b"0":
-            size = info.st_size
-        yield header(
-            path + b"/" if kind == b"5" else path,
+            return (self._header(path, b"1", info, target=first),)
+        if kind == b"0" and info.st_size:
+            return self._small_file(path, info) or self._file(path, info)
+        if kind == b"2":
+            return (self._header(path, kind, info, target=self.root.readlink(path)),)
+        return (self._header(path + b"/" if kind == b"5" else path, kind, info),)
+
+    def _small_file(self, path: bytes, info: os.stat_result) -> tuple[bytes, ...]:
+        """Give the entry of a file that comes by one read, in one piece; nothing if it does not."""
+        size = info.st_size
+        if size > _SMALL:
+            return ()
+        fd = self.root.open_file(path, info.st_mode)
+        try:
+            head = self._header(path, b"0", info, size=size, fd=fd)
+            content = os.read(fd, size)
+        finally:
+            os.close(fd)
+        return (head + content + bytes(-size % BLOCK),) if len(content) == size else ()
+
+    def _file(self, path: bytes, info: os.stat_result) -> Iterator[bytes]:
+        left = info.st_size
+        fd = self.root.open_file(path, info.st_mode)
+        try:
+            yield self._header(path, b"0", info, size=left, fd=fd)
+            while left:
+                # What a file grows by meanwhile, as a log of a running container does, is left for the next diff.
+                block = os.read(fd, min(_READ, left))
+                if not block:
+                    raise DamagedLayer(f'"{os.fsdecode(path)}" became shorter while it was read')
+                left -= len(block)
+                yield block
+        finally:
+            os.close(fd)
+        yield bytes(-info.st_size % BLOCK)
+
+    def _header(
+        self, name: bytes, kind: bytes, info: os.stat_result, *, size: int = 0, target: bytes = b"", fd: int = -1
+    ) -> bytes:
+        """Give the header of a file, which may be open as `fd`."""
+        path = name.removesuffix(b"/")
+        return header(
+            name,
             kind,
             mode=info.st_mode & 0o7777,
             owner=self._owner(path, info),
             mtime=info.st_mtime_ns // 10**9,
             size=size,
             target=target,
-            device=device,
-            xattrs=self._xattrs(path),
+            device=(os.major(info.st_rdev), os.minor(info.st_rdev)) if info.st_rdev else _NO_DEVICE,
+            xattrs=self._xattrs(path, fd),
         )
-        if size:
-            yield from self._content(path, size)
 
     def _owner(self, path: bytes, info: os.stat_result) -> tuple[int, int]:
         if self._mappings is None:
@@ -203,27 +242,11 @@ class _Writer:
             return path
         return self._first_names.setdefault((info.st_dev, info.st_ino), path)
 
-    def _xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        found = self.root.xattrs(path, _is_kept)
+    def _xattrs(self, path: bytes, fd: int) -> dict[bytes, bytes]:
+        found = self.root.xattrs(path, _is_kept, fd=fd)
         if found and any(b"=" in key for key in found):
             raise StorageError(f'"{os.fsdecode(path)}": a tar cannot hold an attribute with "=" in its name')
         return found
-
-    def _content(self, path: bytes, size: int) -> Iterator[bytes]:
-        fd = self.root.open_file(path)
-        try:
-            left = size
-            while left:
-                # What a file grows by meanwhile, as a log of a running container does, is left for the next diff.
-                block = os.read(fd, min(_READ, left))
-                if not block:
-                    raise DamagedLayer(f'"{os.fsdecode(path)}" became shorter while it was read')
-                left -= len(block)
-                yield block
-        finally:
-            os.close(fd)
-        if size % BLOCK:
-            yield bytes(-size % BLOCK)
 
 
 def _is_kept(key: bytes) -> bool:
@@ -239,16 +262,18 @@ def header(
     mtime: int,
     size: int = 0,
     target: bytes = b"",
-    device: tuple[int, int] = (0, 0),
+    device: tuple[int, int] = _NO_DEVICE,
     xattrs: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """Give the header of an entry, with the PAX records in front of it that it needs."""
     uid, gid = owner
     records = {b"SCHILY.xattr." + key: value for key, value in xattrs.items()} if xattrs else {}
-    split = _split(name)
-    if split is None:
-        records[b"path"] = name
-    if len(target) > 100 or not target.isascii():
+    split: tuple[bytes, bytes] | None = (b"", name)
+    if len(name) > 100 or not name.isascii():
+        split = _split(name)
+        if split is None:
+            records[b"path"] = name
+    if target and (len(target) > 100 or not target.isascii()):
         records[b"linkpath"] = target
     if uid > _LARGEST_ID:
         records[b"uid"], uid = b"%d" % uid, 0
@@ -262,7 +287,8 @@ def header(
         records[b"path"] = name
     prefix, base = split if split and not records else (b"", _cut(name))
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
-    block = _block(base, numbers, kind, target=_cut(target), devices=b"%07o\0%07o\0" % device, prefix=prefix)
+    devices = b"%07o\0%07o\0" % device if device != _NO_DEVICE else _ZERO_DEVICE
+    block = _block(base, numbers, kind, target=_cut(target) if target else b"", devices=devices, prefix=prefix)
     return _extended(name, records) + block if records else block
 
 
@@ -289,13 +315,14 @@ def _block(
 ) -> bytes:
     """Put a header block together (POSIX.1-1988 ustar)."""
     head = name.ljust(100, b"\0") + numbers
-    tail, tail_sum = _tail(kind, target, devices, prefix)
-    return b"%b%06o\0 %b" % (head, sum(head) + tail_sum + 8 * 0x20, tail)
+    rest = kind, target, devices, prefix
+    tail, tail_sum = _tails.get(rest) or _new_tail(*rest)
+    # The low half of an Adler-32 that starts at 0 is the sum of all bytes, modulo 65521: more than these can come to.
+    return b"%b%06o\0 %b" % (head, (adler32(head, 0) & 0xFFFF) + tail_sum + 8 * 0x20, tail)
 
 
-@lru_cache(maxsize=64)
-def _tail(kind: bytes, target: bytes, devices: bytes, prefix: bytes) -> tuple[bytes, int]:
-    """Give what follows the checksum, and its share of it: mostly the same for each file."""
+def _new_tail(kind: bytes, target: bytes, devices: bytes, prefix: bytes) -> tuple[bytes, int]:
+    """Give, and note, what follows the checksum, and its share of it."""
     tail = b"%b%bustar\x0000%b%b%b" % (
         kind,
         target.ljust(100, b"\0"),
@@ -303,7 +330,10 @@ def _tail(kind: bytes, target: bytes, devices: bytes, prefix: bytes) -> tuple[by
         devices.ljust(16, b"\0"),
         prefix.ljust(167, b"\0"),
     )
-    return tail, sum(tail)
+    if len(_tails) >= _MOST_TAILS:
+        _tails.clear()
+    found = _tails[kind, target, devices, prefix] = tail, sum(tail)
+    return found
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:

@@ -45,9 +45,13 @@ class FuseRoot(Root):
         override = self._override(path)
         return info if override is None else override.over(info)
 
-    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None) -> dict[bytes, bytes]:
+    def open_file(self, path: bytes, mode: int = 0) -> int:  # noqa: ARG002 - that is what an override says
+        """Open the regular file `path` for reading."""
+        return super().open_file(path)
+
+    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None, *, fd: int = -1) -> dict[bytes, bytes]:
         """Give the extended attributes but for those of fuse-overlayfs."""
-        return super().xattrs(path, lambda key: not _is_own(key) and (wanted is None or wanted(key)))
+        return super().xattrs(path, lambda key: not _is_own(key) and (wanted is None or wanted(key)), fd=fd)
 
     def readlink(self, path: bytes) -> bytes:
         """Give what a symbolic link says, one that is a file here, too."""

@@ -81,13 +81,13 @@ class United:
         """Give what a symbolic link says."""
         return self._having(path).readlink(path)
 
-    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None) -> dict[bytes, bytes]:
-        """Give the extended attributes, or only those whose names are `wanted`."""
-        return self._having(path).xattrs(path, wanted)
+    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None, *, fd: int = -1) -> dict[bytes, bytes]:
+        """Give the extended attributes, or only those whose names are `wanted`, as Root does."""
+        return self._having(path).xattrs(path, wanted, fd=fd)
 
-    def open_file(self, path: bytes) -> int:
-        """Open the regular file `path` for reading."""
-        return self._having(path).open_file(path)
+    def open_file(self, path: bytes, mode: int = 0) -> int:
+        """Open the regular file `path` for reading, as Root does."""
+        return self._having(path).open_file(path, mode)
 
     def resolved(self, path: bytes) -> bytes:
         """Give `path` without links on the way to its last name, as `chroot` follows them. Raises OSError (ELOOP)."""

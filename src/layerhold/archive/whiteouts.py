@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from layerhold.values import Protocol
 
@@ -154,8 +153,10 @@ class Erase:
 
     def hide(self, root: Root, path: bytes, brought: Callable[[bytes], bool]) -> bool:
         """Remove `path`; missing is fine."""
-        with suppress(FileNotFoundError, NotADirectoryError):
+        try:
             root.remove(path, keep=brought)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         return False
 
     def hide_below(self, root: Root, directory: bytes, brought: Callable[[bytes], bool]) -> None:
@@ -254,8 +255,10 @@ class FileMarks:
 
     @staticmethod
     def _make(root: Root, path: bytes) -> None:
-        with suppress(FileExistsError):
+        try:
             os.close(root.create(path))
+        except FileExistsError:
+            return
 
 
 def _marked(root: Root) -> list[bytes]:

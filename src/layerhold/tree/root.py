@@ -21,7 +21,7 @@ from layerhold.tree.way import Way, by_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     Name = tuple[bytes, bool, bool]
 
@@ -149,9 +149,13 @@ class Root(Way):
         """Set an extended attribute of the directory `path`, which may be named through a link."""
         os.setxattr(by_number(self._inside(path)), key, value)
 
-    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None) -> dict[bytes, bytes]:
-        """Give the extended attributes (path b"": of the root), or only those whose names are `wanted`."""
-        place, follow = self._proc_path(path), not path
+    def xattrs(self, path: bytes, wanted: Callable[[bytes], bool] | None = None, *, fd: int = -1) -> dict[bytes, bytes]:
+        """Give the extended attributes (path b"": of the root), or only those whose names are `wanted`.
+
+        `fd` is `path` itself, if that is open for reading: it costs no way there.
+        """
+        place: bytes | int
+        place, follow = (fd, True) if fd >= 0 else (self._proc_path(path), not path)
         try:
             names = os.listxattr(place, follow_symlinks=follow)
         except OSError as error:
@@ -214,6 +218,24 @@ class Root(Way):
         found.sort()
         return found
 
+    def everything(self) -> Generator[os.stat_result]:
+        """Give what `lstat` says of each name in the tree, in any order."""
+        left = [b""]
+        while left:
+            directory = left.pop()
+            above = directory + b"/" if directory else b""
+            if self._ordinary:
+                self._inside(directory)  # which gives this user the right to look at what is in it
+            fd = self.open_directory(directory)
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            left.append(above + os.fsencode(entry.name))
+                        yield entry.stat(follow_symlinks=False)
+            finally:
+                os.close(fd)
+
     def is_empty(self) -> bool:
         """Tell whether the root has no entries."""
         fd = self.open_directory(b"")
@@ -223,10 +245,13 @@ class Root(Way):
         finally:
             os.close(fd)
 
-    def open_file(self, path: bytes) -> int:
-        """Open the regular file `path` for reading. Raises OSError (EINVAL when it is something else)."""
+    def open_file(self, path: bytes, mode: int = 0) -> int:
+        """Open the regular file `path` for reading; `mode` is what `lstat` has just said of it, if it was asked.
+
+        Raises OSError (EINVAL when it is something else).
+        """
         at, name = self.at(path)
-        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+        mode = mode or os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
         if not stat.S_ISREG(mode):  # opening a device or a FIFO has effects, so look first
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

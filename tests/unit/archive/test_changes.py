@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from layerhold.archive.changes import ADD, DELETE, MODIFY, Change, between, diff_size
-from layerhold.archive.whiteouts import ERASE, OVERLAY_MARKS
+from layerhold.archive.whiteouts import AUFS_MARKS, ERASE, OVERLAY_MARKS
 from layerhold.tree.root import Root
 from tests import stores
 from tests.unit.archive.trees import OLD, OPAQUE, PREFIX, WHITEOUT, attribute, copied, make, settle
@@ -220,6 +220,18 @@ def test_another_prefix_means_nothing(tmp_path: Path) -> None:
     layer = make(tmp_path / "layer", {"a": {OPAQUE: b"y"}, "a/b": b""})
     found = between(None, str(layer), deletions=OVERLAY_MARKS, lowers=[str(lower)], xattr_prefix="trusted.overlay.")
     assert words(found) == ["C /a/b"]
+
+
+def test_a_layer_without_lowers_is_as_one_over_an_empty_one(tmp_path: Path) -> None:
+    empty = make(tmp_path / "empty", {})
+    layer = make(tmp_path / "layer", {"a/b/c": b"", "a/gone": WHITEOUT, "a-b": {}, "gone": WHITEOUT, ".wh.x": b""})
+    attribute(layer / "a", OPAQUE, b"y")
+    assert layered(layer) == layered(layer, empty)
+    assert layered(layer) == ["A /.wh.x", "A /a", "A /a/b", "A /a/b/c", "D /a/gone", "A /a-b", "D /gone"]
+    aufs = [
+        words(between(None, str(layer), deletions=AUFS_MARKS, lowers=lowers)) for lowers in ([], [str(empty)])
+    ]  # fmt: skip
+    assert aufs[0] == aufs[1] == ["D /x", "A /a", "A /a/b", "A /a/b/c", "A /a/gone", "A /a-b", "A /gone"]
 
 
 # -- sizes

@@ -322,9 +322,9 @@ def changing(tree: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give files in `tree` another size between the look at them and their opening."""
     opened = Root.open_file
 
-    def changed(root: Root, path: bytes) -> int:
+    def changed(root: Root, path: bytes, mode: int = 0) -> int:
         os.truncate(tree / os.fsdecode(path), size)
-        return opened(root, path)
+        return opened(root, path, mode)
 
     monkeypatch.setattr(Root, "open_file", changed)
 

@@ -305,14 +305,16 @@ def as_ordinary(work: Callable[[], None]) -> None:
 
 def test_an_ordinary_user_fills_and_reads_what_he_may_not(way: str, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for path in (tree, tree / "closed", tree / "closed/in"):
+    for path in (tree, tree / "closed", tree / "closed/in", tree / "listed"):
         path.mkdir()
     (tree / "closed/in/secret").write_text("x")
+    (tree / "listed/of").write_text("xyz")
+    (tree / "listed").chmod(0o400)
     (tree / "closed/in/secret").chmod(0)
     (tree / "closed/in").chmod(0o555)
     (tree / "closed").chmod(0)
     if os.geteuid() == 0:
-        for path in (tree, tree / "closed", tree / "closed/in", tree / "closed/in/secret"):
+        for path in (tree, *tree.rglob("*")):
             os.chown(path, 65534, 65534)
         for path in (tmp_path, *tmp_path.parents):
             if not path.stat().st_mode & 0o001:
@@ -326,6 +328,9 @@ def test_an_ordinary_user_fills_and_reads_what_he_may_not(way: str, tmp_path: Pa
             root.remove(b"closed/gone")
         with Root(str(tree)) as root:
             assert read(root, b"closed/in/secret") == b"x"
+        with Root(str(tree)) as root:
+            sizes = sorted(info.st_size for info in root.everything() if not stat.S_ISDIR(info.st_mode))
+            assert sizes == [0, 1, 3]
 
     as_ordinary(work)
     assert stat.S_IMODE((tree / "closed").stat().st_mode) == 0
