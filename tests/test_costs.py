@@ -58,7 +58,7 @@ CALLS = {
     },
     "changes": {},
     "diff size": {"stat": 1},
-    "diff generated": {"stat": 2, "read": 1, "llistxattr": 1, "open": 1, "close": 1},
+    "diff generated": {"stat": 1, "read": 1, "flistxattr": 1, "open": 1, "close": 1},
     "delete": {"unlinkat": 1},
 }
 CALLS_OF_A_LINK = {"symlinkat": 1, "fchownat": 1, "utimensat": 1}

@@ -109,11 +109,12 @@ def diff_size(
 ) -> int:
     """Count the bytes of the files (no directories) that were added or modified, each inode once.
 
-    All files of one overlay layer were; its marks are devices, which have none.
+    Those of an overlay layer, and of a tree alone, are all that there are: marks are devices, which have no bytes.
     """
     counted_once = _Sizes()
     with opened(path) as root:
-        if isinstance(root, Root) and deletions == OVERLAY_MARKS and lowers is not None:
+        of_layer = lowers is not None and deletions != ERASE
+        if isinstance(root, Root) and (deletions == OVERLAY_MARKS if of_layer else base is None):
             with ExitStack() as stack:
                 found = root.everything()
                 stack.callback(found.close)
