@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 BLOCK = 512
 _READ = 256 << 10  # of more, the memory is given back and taken anew each time, at twice the cost of the whole.
 _GATHER = 256 << 10
-_SMALL = 64 << 10
+_SMALL = 64 << 10  # a file up to this goes on in one piece with its header
 _END = bytes(2 * BLOCK)
 _KINDS = {
     stat.S_IFREG: b"0",
